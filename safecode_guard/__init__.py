@@ -1,0 +1,1 @@
+"""A guardrail for agents that see: SafeCoDe decoding and typed verdicts in LangChain."""

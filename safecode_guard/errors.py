@@ -1,0 +1,136 @@
+"""Every error the library raises, in one tree.
+
+    GuardError
+    ├── ImageError               an image or other media that cannot be judged
+    │   ├── UnreadableImage      bytes that are no image, malformed base64, truncated files
+    │   ├── ImageTooLarge        over the policy's byte, pixel or count limit (bombs included)
+    │   ├── ForbiddenSource      a URL or path that the policy does not allow
+    │   ├── UnsupportedMedia     audio, video, documents, unknown blocks, animated files
+    │   └── FetchFailed          an allowed URL that could not be fetched
+    ├── ModelError               the model cannot do what was asked
+    │   ├── LogitsUnavailable    (also a TypeError) no access to logits, so no steering
+    │   ├── UnsupportedFamily    the architecture cannot be loaded here (e.g. needs torchvision)
+    │   ├── TemplateError        the chat template refuses the conversation's layout
+    │   ├── UnsupportedGeneration  an option the loop cannot honour, e.g. num_beams > 1
+    │   └── ConstraintError      a forced schema or tool that cannot be compiled or followed
+    ├── JudgeError               the check failed (this is not a verdict)
+    │   └── JudgeTimeout         it did not answer before its deadline
+    ├── PolicyError              a policy that is missing, empty, unknown or contradictory
+    ├── TurnBlocked              the verdict blocks the turn; carries the verdict
+    ├── TurnTimeout              the turn's deadline passed
+    └── Overloaded               too many turns are waiting
+
+Errors carry their data as attributes and end with what to do (``hint``).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from safecode_guard.verdict import Verdict
+
+
+class GuardError(Exception):
+    """Base of all errors of this library; ``hint`` says what to do about it."""
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(f"{message} {hint}" if hint else message)
+        self.message = message
+        self.hint = hint
+
+
+class ImageError(GuardError):
+    """An image or other media that cannot be judged.
+
+    ``message_index`` and ``block_index`` say where it sits in the conversation.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        message_index: int | None = None,
+        block_index: int | None = None,
+    ) -> None:
+        where = "" if message_index is None else f" (message {message_index}, block {block_index})"
+        super().__init__(message + where, hint=hint)
+        self.message_index = message_index
+        self.block_index = block_index
+
+
+class UnreadableImage(ImageError):
+    """The bytes are no image in an allowed format, or the base64 is malformed."""
+
+
+class ImageTooLarge(ImageError):
+    """The image is over the policy's byte, pixel or count limit."""
+
+
+class ForbiddenSource(ImageError):
+    """The image comes from a URL or path that the policy does not allow."""
+
+
+class UnsupportedMedia(ImageError):
+    """The block holds media that an image guard cannot judge."""
+
+
+class FetchFailed(ImageError):
+    """An allowed URL could not be fetched within the policy's limits."""
+
+
+class ModelError(GuardError):
+    """The model cannot do what was asked."""
+
+
+class LogitsUnavailable(ModelError, TypeError):
+    """The model gives no access to its logits, so it cannot be steered."""
+
+
+class UnsupportedFamily(ModelError):
+    """The architecture cannot be loaded in this environment."""
+
+
+class TemplateError(ModelError):
+    """The model's chat template refuses the layout of the conversation."""
+
+
+class UnsupportedGeneration(ModelError):
+    """A generation option that the decoding loop cannot honour."""
+
+
+class ConstraintError(ModelError):
+    """A forced schema or tool that cannot be compiled, or was not followed."""
+
+
+class JudgeError(GuardError):
+    """The judge failed. A failed check is not a verdict."""
+
+
+class JudgeTimeout(JudgeError):
+    """The judge did not answer before its deadline."""
+
+
+class PolicyError(GuardError, ValueError):
+    """A policy that is missing, empty, unknown or contradictory."""
+
+
+class TurnBlocked(GuardError):
+    """The turn was blocked; ``verdict`` says why."""
+
+    def __init__(self, verdict: Verdict, *, hint: str | None = None) -> None:
+        super().__init__(
+            f"The turn was stopped: label {verdict.label!r}, action {verdict.action!r}, "
+            f"stage {verdict.stage!r}.",
+            hint=hint or "Branch on Verdict.action, or set policy.on_block to 'message'.",
+        )
+        self.verdict = verdict
+
+
+class TurnTimeout(GuardError):
+    """The turn's deadline (``policy.deadline_s``) passed."""
+
+
+class Overloaded(GuardError):
+    """More turns are waiting for the model than ``max_waiting`` allows."""

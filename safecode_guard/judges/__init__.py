@@ -1,0 +1,1 @@
+"""Judges: scene and request in, a judgement out."""

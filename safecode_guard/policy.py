@@ -1,0 +1,279 @@
+"""The policy: what may be looked at, who judges, and what follows from a judgement.
+
+A policy is plain data: frozen, strict about unknown keys, and identified by a digest that goes
+into every verdict. Loading it from files and the environment is `safecode_guard.settings`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from safecode_guard.errors import PolicyError
+from safecode_guard.taxonomy import Action, Category
+
+PresetName = Literal["balanced", "strict", "permissive"]
+Mode = Literal["guarded", "paper", "reference"]
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class Part(BaseModel):
+    """A part of a policy: frozen, and strict about keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class ImagePolicy(Part):
+    """Which images are looked at, and within what limits."""
+
+    formats: tuple[str, ...] = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+    """Pillow format names that may be decoded; nothing else is tried."""
+    max_bytes: int = Field(default=20_000_000, gt=0)
+    """Encoded size of one image."""
+    max_pixels: int = Field(default=50_000_000, gt=0)
+    """Width times height of one image, checked before its pixels are decoded."""
+    max_images: int = Field(default=32, gt=0)
+    """Images in one turn, history included."""
+    animated: Literal["reject", "sample"] = "sample"
+    """Animated files: refuse them, or judge frames sampled evenly over their length."""
+    max_frames: int = Field(default=4, gt=0)
+    """Frames judged of an animated file."""
+    allow_urls: bool = False
+    """Fetch https images (needs the extra ``remote``)."""
+    url_hosts: tuple[str, ...] = ()
+    """Hosts that may be fetched from, exact names; empty with ``allow_urls`` is refused."""
+    url_timeout_s: float = Field(default=10.0, gt=0)
+
+    @model_validator(mode="after")
+    def _hosts_named(self) -> Self:
+        if self.allow_urls and not self.url_hosts:
+            raise ValueError("images.allow_urls needs images.url_hosts: name the hosts you trust")
+        return self
+
+
+class RoutingPolicy(Part):
+    """Which turns are judged."""
+
+    text_only: Literal["pass", "judge"] = "pass"
+    """What to do with a turn that has no image, in its history either."""
+    history_images: int | None = Field(default=None, ge=0)
+    """How many messages back an earlier image still makes a turn an image turn; None: all."""
+
+
+class JudgePart(Part):
+    """What all judges share."""
+
+    timeout_s: float | None = Field(default=None, gt=0)
+    """Time for one judgement; None: the turn's deadline alone."""
+    caption: bool = False
+    """Also write a caption of the scene (costs a short generation)."""
+    rationale: bool = False
+    """Also write one sentence on why."""
+    cache_size: int = Field(default=1024, ge=0)
+    """Judgements kept in memory, keyed by the hash of the whole request; 0: no cache."""
+
+
+class SameModelJudgeConfig(JudgePart):
+    """The guarded model judges; the image is prefilled once for verdict and answer."""
+
+    kind: Literal["same_model"] = "same_model"
+    min_label_mass: Probability = 0.1
+    """Below this probability of answering with a label at all, the judge is undecided."""
+
+
+class LocalJudgeConfig(JudgePart):
+    """Another local vision-language model judges, usually a lighter one."""
+
+    kind: Literal["local"] = "local"
+    model: str
+    """Directory or hub name, as for ``ChatTransformers.from_pretrained``."""
+    device: str | None = None
+    dtype: str | None = None
+    local_files_only: bool = True
+    min_label_mass: Probability = 0.1
+
+
+class ChatJudgeConfig(JudgePart):
+    """Any LangChain chat model judges; the object is handed to the guard."""
+
+    kind: Literal["chat"] = "chat"
+
+
+class CustomJudgeConfig(JudgePart):
+    """A judge object of the user's own; its id enters the digest."""
+
+    kind: Literal["custom"] = "custom"
+    id: str = Field(min_length=1)
+
+
+JudgeConfig = Annotated[
+    SameModelJudgeConfig | LocalJudgeConfig | ChatJudgeConfig | CustomJudgeConfig,
+    Field(discriminator="kind"),
+]
+
+
+class Thresholds(Part):
+    """Where a probability becomes a label; between the two the judge is undecided."""
+
+    unsafe: Probability = 0.55
+    """At or above: unsafe."""
+    safe: Probability = 0.45
+    """At or below: safe."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.safe > self.unsafe:
+            raise ValueError("thresholds.safe must not be above thresholds.unsafe")
+        return self
+
+
+class DecodingPolicy(Part):
+    """How an answer is steered. ``None`` takes the mode's value, then the model's own record."""
+
+    strategy: str = "safecode"
+    """``safecode``, ``verdict_prompt``, ``plain``, or the id of an own strategy object."""
+    mode: Mode = "guarded"
+    alpha: float | None = Field(default=None, ge=0)
+    """Weight of the noised view's logits that is taken away (paper: 0.3)."""
+    sigma: float | None = Field(default=None, ge=0)
+    """Standard deviation of the Gaussian noise, on pixels in [0, 1] (paper: 0.1)."""
+    noise_order: Literal["after_resize", "before_resize"] | None = None
+    """Noise after the resize to the model's input size, or before it (the paper's order)."""
+    reference_view: Literal["noise", "grey"] | None = None
+    """The second view: the noised image, or a plain grey one."""
+    normalise: Literal["none", "rescale", "vcd"] | None = None
+    """Scale of the contrast: as in the paper, divided by 1 - alpha, or (1+a) z - a z~."""
+    plausibility: float | None = Field(default=None, ge=0, le=1)
+    """Keep tokens with p >= this share of the clean view's best; 0: no cut."""
+    lambda_boost: float | None = Field(default=None, ge=0)
+    """Added to refusal tokens when the verdict is unsafe (paper: 1.0)."""
+    lambda_supp: float | None = Field(default=None, ge=0)
+    """Taken from refusal tokens when the verdict is safe (paper: 1.0)."""
+    certainty_power: float | None = Field(default=None, ge=0)
+    """Lambda is scaled by |2 p_unsafe - 1| to this power; 0: not scaled."""
+    guided_steps: int | None = Field(default=None, ge=0)
+    """Tokens that are steered before generation goes on as usual (paper: 5)."""
+    top_k: int | None = Field(default=None, ge=1)
+    """Refusal tokens are modulated only among the contrast's best top_k (paper: 20)."""
+    root_weight: float | None = Field(default=None, ge=0, le=1)
+    """Share of lambda for an ambiguous first token of a refusal, such as ``I``."""
+    refusal_languages: tuple[str, ...] = ("en", "de", "fr", "es", "zh")
+    refusal_phrases: tuple[str, ...] = ()
+    """Phrases of your own, added to the lexicon."""
+    seed: int = 0
+    """Seed of the noise, when the caller gives none."""
+
+
+class Actions(Part):
+    """What follows from each outcome; the defaults are the preset ``balanced``.
+
+    ``guide`` suppresses refusals when the label is safe, and boosts them in every other case.
+    """
+
+    safe: Action = "guide"
+    unsafe: Action = "guide"
+    undecided: Action = "pass"
+    judge_error: Literal["guide", "review", "block"] = "review"
+    """The check failed: never a pass."""
+    unjudgeable: Literal["review", "block"] = "block"
+    """The turn carries media that cannot be judged: never a pass."""
+
+
+class OutputRail(Part):
+    """Whether the finished text goes to the judge again before it is handed out."""
+
+    when: Literal["never", "unsafe", "always"] = "never"
+    """``unsafe``: only where the input's verdict was not safe."""
+    action: Literal["review", "block"] = "block"
+    """What follows from an unsafe answer; the text is buffered until it has passed."""
+
+
+class Policy(Part):
+    """What the guard looks at, who judges, and what follows.
+
+    Example:
+        >>> Policy.preset("strict").actions.judge_error
+        'block'
+    """
+
+    name: str = "balanced"
+    mode: Literal["guard", "judge_only"] = "guard"
+    """``judge_only`` never steers: pass, block or review around any chat model."""
+    images: ImagePolicy = ImagePolicy()
+    routing: RoutingPolicy = RoutingPolicy()
+    judge: JudgeConfig = SameModelJudgeConfig()
+    thresholds: Thresholds = Thresholds()
+    decoding: DecodingPolicy = DecodingPolicy()
+    actions: Actions = Actions()
+    category_actions: dict[Category, Action] = Field(default_factory=dict)
+    """Overrides for an unsafe label by hazard; the most severe applies."""
+    output_rail: OutputRail = OutputRail()
+    on_block: Literal["message", "raise"] = "message"
+    """Answer a blocked turn with ``refusal_text``, or raise ``TurnBlocked``."""
+    refusal_text: str = Field(
+        default="I can't help with this request for what the picture shows.", min_length=1
+    )
+    review_text: str = Field(
+        default="This request is held for human review before it can be answered.", min_length=1
+    )
+    record_content: bool = False
+    """Put captions and rationales, which are content, into verdicts, traces and checkpoints."""
+    deadline_s: float | None = Field(default=None, gt=0)
+    """Time for one turn, waiting included."""
+
+    @classmethod
+    def preset(cls, name: PresetName, **overrides: Any) -> Self:
+        """Return a preset, with some of its parts replaced.
+
+        Raises:
+            PolicyError: If the preset is unknown or an override is invalid.
+        """
+        if name not in PRESETS:
+            raise PolicyError(f"Unknown preset {name!r}.", hint=f"Use one of {sorted(PRESETS)}.")
+        return cls.load({**PRESETS[name], "name": name, **overrides})
+
+    @classmethod
+    def load(cls, data: Any) -> Self:
+        """Validate a policy from plain data.
+
+        Raises:
+            PolicyError: If it is empty or invalid; lists each wrong key.
+        """
+        if not data:
+            raise PolicyError("The policy is empty.", hint="An empty policy guards nothing.")
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise PolicyError(_explain(error), hint="See `safecode-guard policy schema`.") from error
+
+    def digest(self, **objects: str) -> str:
+        """Return the sha256 over the canonical JSON of this policy.
+
+        Args:
+            **objects: Ids of objects outside the policy that change its effect (own judge,
+                own strategy).
+        """
+        canonical = json.dumps(
+            {"policy": self.model_dump(mode="json"), "objects": objects},
+            sort_keys=True,
+            separators=(",", ":"),
+        )
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "balanced": {"actions": {}},
+    "strict": {
+        "actions": {"undecided": "guide", "judge_error": "block", "unjudgeable": "block"},
+        "output_rail": {"when": "unsafe"},
+    },
+    "permissive": {"actions": {"judge_error": "guide", "unjudgeable": "review"}},
+}
+
+
+def _explain(error: ValidationError) -> str:
+    lines = (f"{'.'.join(map(str, e['loc'])) or 'policy'}: {e['msg']}" for e in error.errors())
+    return "Invalid policy: " + "; ".join(lines) + "."

@@ -1,0 +1,1 @@
+"""Steering: what a verdict does to the next tokens."""

@@ -1,0 +1,199 @@
+"""What a judge found (`Judgement`) and what the guard made of it (`Verdict`).
+
+Both are frozen, JSON-able, and hold no pixels. A judgement is a fact about a request and may be
+cached; a verdict is that fact under a policy, and is made afresh each time.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from safecode_guard.taxonomy import Action, Category, Label, Stage, severity
+
+if TYPE_CHECKING:
+    from langchain_core.messages import BaseMessage
+
+EVENT_NAME: Final = "safecode.verdict"
+METADATA_KEY: Final = "safecode"
+
+ParseStatus = Literal["logits", "parsed", "low_mass", "malformed", "not_run"]
+"""How the label was had: from label logits, from parsed text, or not at all."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")  # readers meet newer minor fields
+
+
+class Judgement(_Record):
+    """What a judge found in one request, before any policy.
+
+    ``failed`` is set when the check itself broke; then there is neither label nor probability.
+    """
+
+    judge_id: str
+    prompt_version: str
+    p_unsafe: float | None = Field(default=None, ge=0, le=1)
+    """Probability that helping is unsafe; None if the judge gives only a label."""
+    label: Label | None = None
+    """A label of the judge's own; used where there is no probability."""
+    label_mass: float | None = Field(default=None, ge=0)
+    """Probability that the judge's next token is one of the labels at all."""
+    categories: tuple[Category, ...] = ()
+    caption: str | None = None
+    rationale: str | None = None
+    parse_status: ParseStatus = "parsed"
+    failed: str | None = None
+    """Why the check failed, without content of the conversation."""
+    latency_ms: float = 0.0
+    cached: bool = False
+    members: tuple[str, ...] = ()
+    calibration_id: str | None = None
+
+
+class SubjectImage(_Record):
+    """An image that was judged, by reference."""
+
+    sha256: str
+    message_index: int
+    mime: str
+    width: int
+    height: int
+
+
+class SkippedMedia(_Record):
+    """Media that could not be judged, and why. Never dropped silently."""
+
+    message_index: int
+    block_index: int
+    kind: str
+    reason: str
+
+
+class ToolCallRef(_Record):
+    """The tool call that was judged, bound to its arguments by their hash."""
+
+    id: str
+    name: str
+    args_sha256: str
+
+
+class JudgeRecord(_Record):
+    """Which judge spoke, and at what cost."""
+
+    id: str
+    prompt_version: str
+    latency_ms: float
+    cached: bool = False
+    members: tuple[str, ...] = ()
+    calibration_id: str | None = None
+
+
+class DecodingRecord(_Record):
+    """How the answer was steered; enough to decode it again."""
+
+    strategy: str
+    mode: str
+    alpha: float
+    sigma: float
+    lambda_boost: float
+    lambda_supp: float
+    guided_steps: int
+    top_k: int
+    seed: int
+
+
+class PolicyRef(_Record):
+    """The policy that was applied, by name and digest."""
+
+    name: str
+    digest: str
+
+
+class Review(_Record):
+    """A human's decision on a turn that was held for review."""
+
+    decision: Literal["approve", "reject", "edit"]
+    by: str
+    at: datetime
+
+
+class Verdict(_Record):
+    """What the guard decided about one turn, tool call, tool result or answer.
+
+    Example:
+        >>> reply = guard.invoke(messages)                       # doctest: +SKIP
+        >>> Verdict.from_message(reply).action                   # doctest: +SKIP
+        'guide'
+    """
+
+    schema_version: Literal[1] = 1
+    id: str = Field(default_factory=lambda: str(uuid.uuid4()))
+    created_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    run_id: str | None = None
+    stage: Stage = "input"
+    label: Label | None
+    """safe, unsafe or undecided; None if the judge failed or could not be asked."""
+    action: Action
+    p_unsafe: float | None = None
+    label_mass: float | None = None
+    categories: tuple[Category, ...] = ()
+    caption: str | None = None
+    rationale: str | None = None
+    parse_status: ParseStatus = "parsed"
+    degraded: bool = False
+    """The check failed or was incomplete, and the policy's fallback decided the action."""
+    images: tuple[SubjectImage, ...] = ()
+    media_skipped: tuple[SkippedMedia, ...] = ()
+    tool_call: ToolCallRef | None = None
+    judge: JudgeRecord | None = None
+    decoding: DecodingRecord | None = None
+    policy: PolicyRef
+    review: Review | None = None
+    error: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the verdict as plain JSON types."""
+        return self.model_dump(mode="json")
+
+    @classmethod
+    def all_from_message(cls, message: BaseMessage) -> tuple[Self, ...]:
+        """Return every verdict on a message, in the order in which they were made."""
+        return cls._parse_all(message.response_metadata)
+
+    @classmethod
+    def from_message(cls, message: BaseMessage, *, stage: Stage | None = None) -> Self | None:
+        """Return the most severe verdict on a message, or None if it carries none.
+
+        Args:
+            message: An AI message, or merged chunks of one.
+            stage: Look only at verdicts of this stage.
+        """
+        found = [v for v in cls.all_from_message(message) if stage in (None, v.stage)]
+        return max(found, key=lambda v: severity(v.action), default=None)
+
+    @classmethod
+    def from_event(cls, event: Mapping[str, Any]) -> Self | None:
+        """Return the verdict of a LangChain stream event, or None if the event is another.
+
+        Takes ``astream_events`` entries as well as the bare payload of a custom event.
+        """
+        if event.get("event") == "on_custom_event":
+            if event.get("name") != EVENT_NAME:
+                return None
+            event = event["data"]
+        return cls.model_validate(event) if "schema_version" in event else None
+
+    @classmethod
+    def _parse_all(cls, metadata: Mapping[str, Any]) -> tuple[Self, ...]:
+        found: Iterable[Any] = metadata.get(METADATA_KEY) or ()
+        return tuple(cls.model_validate(item) for item in found)
+
+
+def to_metadata(verdicts: Iterable[Verdict]) -> dict[str, Any]:
+    """Return the response metadata that carries verdicts: a list, so that chunks can merge."""
+    return {METADATA_KEY: [verdict.to_json() for verdict in verdicts]}
