@@ -1,0 +1,56 @@
+# Every target works from a fresh clone: it makes .venv first where there is none.
+# Nothing but the package registry is needed; the library itself never goes online.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+export HF_HUB_OFFLINE = 1
+export TRANSFORMERS_OFFLINE = 1
+export TOKENIZERS_PARALLELISM = false
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format docs build clean
+
+help:  ## List the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+demo: $(INSTALLED)  ## Ask the plain and the guarded model about three pictures; writes demo.html
+	@$(BIN)/safecode-guard demo --html demo.html
+
+test: $(INSTALLED)  ## Run the tests
+	@$(BIN)/pytest
+
+check: $(INSTALLED)  ## Formatting, lint, types, layers
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(INSTALLED)  ## Format and sort the code
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+docs: $(INSTALLED)  ## Write docs/reference from the code, then run every snippet
+	@$(BIN)/python scripts/make_reference.py
+	@$(BIN)/pytest tests/test_docs.py
+
+build: $(INSTALLED)  ## Build sdist and wheel into dist/, and try the wheel in an environment of its own
+	@rm -rf dist build/try
+	@$(BIN)/python -m build --outdir dist > /dev/null
+	@$(PYTHON) -m venv build/try
+	@build/try/bin/pip install --quiet -c constraints.txt dist/*.whl
+	@cd build/try && bin/safecode-guard --version && bin/safecode-guard doctor > /dev/null
+	@ls dist
+
+clean:  ## Remove what the targets made, .venv included
+	@rm -rf $(VENV) build dist demo.html .pytest_cache .mypy_cache .ruff_cache .hypothesis \
+		.import_linter_cache
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) (a few minutes the first time) ..."
+	@$(BIN)/pip install --quiet -c constraints.txt -e ".[dev]"
+	@touch $@
