@@ -29,6 +29,11 @@ class ToolCallSubject:
     name: str
     arguments: dict[str, Any]
 
+    def args_sha256(self) -> str:
+        """Return the sha256 of name and canonical arguments: what the verdict is bound to."""
+        canonical = json.dumps([self.name, self.arguments], sort_keys=True, default=str)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
 
 @dataclass(frozen=True)
 class JudgeRequest:

@@ -1,0 +1,96 @@
+"""Verdict events: told to LangChain callbacks, and to LangGraph's stream where there is one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from langchain_core.callbacks import (
+    AsyncCallbackHandler,
+    BaseCallbackHandler,
+    CallbackManager,
+    dispatch_custom_event,
+)
+
+from safecode_guard.verdict import EVENT_NAME, Verdict
+
+if TYPE_CHECKING:
+    from langchain_core.callbacks import CallbackManagerForLLMRun
+
+current_run: ContextVar[tuple[CallbackManager, UUID] | None] = ContextVar(
+    "safecode_guard_run", default=None
+)
+"""The run of the call in progress, where LangChain hands a model no run manager (streams)."""
+
+
+def emit_verdict(verdict: Verdict, run_manager: CallbackManagerForLLMRun | None = None) -> None:
+    """Send a verdict as the custom event ``safecode.verdict`` on the run it belongs to.
+
+    Without a run (a bare call outside any chain) there is nobody to tell; the message carries the
+    verdict all the same.
+    """
+    payload = verdict.to_json()
+    if run_manager is not None:
+        manager = CallbackManager(
+            handlers=run_manager.handlers,
+            inheritable_handlers=run_manager.inheritable_handlers,
+            parent_run_id=run_manager.run_id,
+            tags=run_manager.tags,
+            metadata=run_manager.metadata,
+        )
+        manager.on_custom_event(EVENT_NAME, payload, run_id=run_manager.run_id)
+    elif (run := current_run.get()) is not None:
+        run[0].on_custom_event(EVENT_NAME, payload, run_id=run[1])
+    else:
+        try:
+            dispatch_custom_event(EVENT_NAME, payload)
+        except RuntimeError:  # no run to dispatch on
+            pass
+    _write_to_graph(payload)
+
+
+def _write_to_graph(payload: dict[str, Any]) -> None:
+    """Write the verdict to LangGraph's custom stream when called inside a graph's node."""
+    if "langgraph.config" not in sys.modules:
+        return
+    from langgraph.config import get_stream_writer
+
+    try:
+        writer = get_stream_writer()
+    except (RuntimeError, KeyError):  # outside of a graph
+        return
+    writer({EVENT_NAME: payload})
+
+
+class VerdictHandler(BaseCallbackHandler):
+    """Calls a function with every verdict; hand it to a chain's ``callbacks``.
+
+    A handler observes and never enforces: LangChain swallows its exceptions.
+
+    Example:
+        >>> seen = []
+        >>> chain.invoke(messages, {"callbacks": [VerdictHandler(seen.append)]})  # doctest: +SKIP
+    """
+
+    def __init__(self, on_verdict: Callable[[Verdict], Any]) -> None:
+        self._on_verdict = on_verdict
+
+    def on_custom_event(self, name: str, data: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """Pass verdict events on."""
+        if name == EVENT_NAME:
+            self._on_verdict(Verdict.model_validate(data))
+
+
+class AsyncVerdictHandler(AsyncCallbackHandler):
+    """Awaits a coroutine function with every verdict."""
+
+    def __init__(self, on_verdict: Callable[[Verdict], Any]) -> None:
+        self._on_verdict = on_verdict
+
+    async def on_custom_event(self, name: str, data: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """Pass verdict events on."""
+        if name == EVENT_NAME:
+            await self._on_verdict(Verdict.model_validate(data))

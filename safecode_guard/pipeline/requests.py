@@ -1,0 +1,59 @@
+"""What goes into the pipeline and what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from threading import Event
+
+from safecode_guard.decoding.loop import Constraint
+from safecode_guard.models.protocol import Sampling, Tool
+from safecode_guard.steering.trace import StepTrace
+from safecode_guard.turns import Turn
+from safecode_guard.verdict import Judgement, Verdict
+
+
+def _unheard(verdict: Verdict) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True)
+class TurnRequest:
+    """One turn to answer."""
+
+    turn: Turn
+    sampling: Sampling
+    tools: tuple[Tool, ...] = ()
+    constraint: Callable[[], Constraint] | None = None
+    """Makes the grammar of a forced schema or tool; such an answer cannot be steered."""
+    refusal: Callable[[], Constraint] | None = None
+    """Makes the grammar's refusal branch, where the caller allowed one."""
+    judgement: Judgement | None = None
+    """Made beforehand by a judge that answers asynchronously."""
+    on_verdict: Callable[[Verdict], None] = _unheard
+    """Told each verdict as soon as it is made, before any token."""
+    run_id: str | None = None
+    deadline: float | None = None
+    """In seconds of ``time.monotonic``."""
+    trace: bool = False
+    cancelled: Event = field(default_factory=Event, compare=False)
+
+
+@dataclass(frozen=True)
+class TurnResult:
+    """The answer to one turn."""
+
+    text: str
+    finish: str
+    """``stop``, ``length``, or ``content_filter`` if the guard answered instead of the model."""
+    prompt_tokens: int
+    tokens: tuple[int, ...]
+    verdicts: tuple[Verdict, ...] = ()
+    trace: tuple[StepTrace, ...] = ()
+    refused: bool = False
+    """The answer is the grammar's refusal branch."""
+
+    @property
+    def withheld(self) -> bool:
+        """Whether the text is the guard's own, given instead of the model's."""
+        return self.finish == "content_filter"
