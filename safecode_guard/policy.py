@@ -6,14 +6,23 @@ into every verdict. Loading it from files and the environment is `safecode_guard
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Final, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from safecode_guard.errors import PolicyError
-from safecode_guard.taxonomy import Action, Category
+from safecode_guard.taxonomy import CATEGORIES, Action, Category
 
 PresetName = Literal["balanced", "strict", "permissive"]
 Mode = Literal["guarded", "paper", "reference"]
@@ -23,7 +32,9 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 class Part(BaseModel):
     """A part of a policy: frozen, and strict about keys it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class ImagePolicy(Part):
@@ -191,13 +202,8 @@ class OutputRail(Part):
     """What follows from an unsafe answer; the text is buffered until it has passed."""
 
 
-class Policy(Part):
-    """What the guard looks at, who judges, and what follows.
-
-    Example:
-        >>> Policy.preset("strict").actions.judge_error
-        'block'
-    """
+class PolicyFields(Part):
+    """What a policy holds; shared by `Policy` and the settings that load one."""
 
     name: str = "balanced"
     mode: Literal["guard", "judge_only"] = "guard"
@@ -224,16 +230,32 @@ class Policy(Part):
     deadline_s: float | None = Field(default=None, gt=0)
     """Time for one turn, waiting included."""
 
+    @field_validator("judge", mode="before")
+    @classmethod
+    def _same_model_unless_named(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "kind" not in value:
+            return {"kind": "same_model", **value}
+        return value
+
+
+class Policy(PolicyFields):
+    """What the guard looks at, who judges, and what follows.
+
+    Example:
+        >>> Policy.preset("strict").actions.judge_error
+        'block'
+    """
+
     @classmethod
     def preset(cls, name: PresetName, **overrides: Any) -> Self:
-        """Return a preset, with some of its parts replaced.
+        """Return a preset with overrides: tables are merged key by key, `Part` objects replace.
 
         Raises:
             PolicyError: If the preset is unknown or an override is invalid.
         """
         if name not in PRESETS:
             raise PolicyError(f"Unknown preset {name!r}.", hint=f"Use one of {sorted(PRESETS)}.")
-        return cls.load({**PRESETS[name], "name": name, **overrides})
+        return cls.load(_merge({"name": name, **PRESETS[name]}, overrides))
 
     @classmethod
     def load(cls, data: Any) -> Self:
@@ -247,7 +269,7 @@ class Policy(Part):
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            raise PolicyError(_explain(error), hint="See `safecode-guard policy schema`.") from error
+            raise PolicyError(explain(error), hint="See `safecode-guard policy schema`.") from error
 
     def digest(self, **objects: str) -> str:
         """Return the sha256 over the canonical JSON of this policy.
@@ -264,7 +286,7 @@ class Policy(Part):
         return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-PRESETS: dict[str, dict[str, Any]] = {
+PRESETS: Final[dict[str, dict[str, Any]]] = {
     "balanced": {"actions": {}},
     "strict": {
         "actions": {"undecided": "guide", "judge_error": "block", "unjudgeable": "block"},
@@ -274,6 +296,44 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def _explain(error: ValidationError) -> str:
-    lines = (f"{'.'.join(map(str, e['loc'])) or 'policy'}: {e['msg']}" for e in error.errors())
+def key_paths() -> tuple[str, ...]:
+    """Return every key of a policy, dotted: ``thresholds.unsafe``; tables stand alone as well."""
+    return tuple(dict.fromkeys(_paths_of(Policy)))
+
+
+def explain(error: ValidationError) -> str:
+    """Return one sentence on each wrong key of a policy, with the key that was probably meant."""
+    lines = (
+        f"{'.'.join(map(str, e['loc'])) or 'policy'}: {e['msg']}{_nearest(e)}"
+        for e in error.errors(include_input=False, include_url=False)
+    )
     return "Invalid policy: " + "; ".join(lines) + "."
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        if isinstance(below, dict) and isinstance(value, dict):
+            value = _merge(below, value)
+        merged[key] = value
+    return merged
+
+
+def _paths_of(annotation: Any, path: str = "") -> Iterator[str]:
+    if isinstance(annotation, type) and issubclass(annotation, Part):
+        for name, field in annotation.model_fields.items():
+            yield f"{path}{name}"
+            yield from _paths_of(field.annotation, f"{path}{name}.")
+    elif annotation == dict[Category, Action]:
+        yield from (f"{path}{category}" for category in CATEGORIES)
+    else:
+        for member in get_args(annotation):
+            yield from _paths_of(member, path)
+
+
+def _nearest(error: Any) -> str:
+    if error["type"] != "extra_forbidden":
+        return ""
+    close = difflib.get_close_matches(".".join(map(str, error["loc"])), key_paths(), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

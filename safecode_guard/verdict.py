@@ -26,7 +26,8 @@ ParseStatus = Literal["logits", "parsed", "low_mass", "malformed", "not_run"]
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")  # readers meet newer minor fields
+    # readers meet newer minor fields, so unknown keys are let be
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
 
 
 class Judgement(_Record):
