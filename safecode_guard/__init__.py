@@ -1,1 +1,124 @@
-"""A guardrail for agents that see: SafeCoDe decoding and typed verdicts in LangChain."""
+"""A guardrail for agents that see: SafeCoDe decoding and typed verdicts in LangChain.
+
+Everything public is importable from here. Errors and vocabularies are at hand at once; the rest
+is loaded on first use, so that ``import safecode_guard`` pulls in no torch, transformers,
+LangChain or HTTP client.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from safecode_guard.errors import (
+    ConstraintError,
+    FetchFailed,
+    ForbiddenSource,
+    GuardError,
+    ImageError,
+    ImageTooLarge,
+    JudgeError,
+    JudgeTimeout,
+    LogitsUnavailable,
+    ModelError,
+    Overloaded,
+    PolicyError,
+    TemplateError,
+    TurnBlocked,
+    TurnTimeout,
+    UnreadableImage,
+    UnsupportedFamily,
+    UnsupportedGeneration,
+    UnsupportedMedia,
+)
+from safecode_guard.taxonomy import Action, Category, Label, Stage
+
+if TYPE_CHECKING:
+    from safecode_guard.branching import is_action, route_by_action, verdict_edge
+    from safecode_guard.events import AsyncVerdictHandler, VerdictHandler
+    from safecode_guard.judges.protocol import Judge, JudgeRequest
+    from safecode_guard.policy import Policy
+    from safecode_guard.settings import SafeCoDeSettings, UnknownSettingWarning
+    from safecode_guard.steering.protocol import (
+        LogitsStrategy,
+        SteeringContext,
+        Strategy,
+        TurnPlan,
+    )
+    from safecode_guard.verdict import Judgement, Verdict
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Action",
+    "AsyncVerdictHandler",
+    "Category",
+    "ConstraintError",
+    "FetchFailed",
+    "ForbiddenSource",
+    "GuardError",
+    "ImageError",
+    "ImageTooLarge",
+    "Judge",
+    "JudgeError",
+    "JudgeRequest",
+    "JudgeTimeout",
+    "Judgement",
+    "Label",
+    "LogitsStrategy",
+    "LogitsUnavailable",
+    "ModelError",
+    "Overloaded",
+    "Policy",
+    "PolicyError",
+    "SafeCoDeSettings",
+    "Stage",
+    "SteeringContext",
+    "Strategy",
+    "TemplateError",
+    "TurnBlocked",
+    "TurnPlan",
+    "TurnTimeout",
+    "UnknownSettingWarning",
+    "UnreadableImage",
+    "UnsupportedFamily",
+    "UnsupportedGeneration",
+    "UnsupportedMedia",
+    "Verdict",
+    "VerdictHandler",
+    "is_action",
+    "route_by_action",
+    "verdict_edge",
+]
+
+_LAZY = {
+    "is_action": "branching",
+    "route_by_action": "branching",
+    "verdict_edge": "branching",
+    "AsyncVerdictHandler": "events",
+    "VerdictHandler": "events",
+    "Judge": "judges.protocol",
+    "JudgeRequest": "judges.protocol",
+    "Policy": "policy",
+    "SafeCoDeSettings": "settings",
+    "UnknownSettingWarning": "settings",
+    "LogitsStrategy": "steering.protocol",
+    "SteeringContext": "steering.protocol",
+    "Strategy": "steering.protocol",
+    "TurnPlan": "steering.protocol",
+    "Judgement": "verdict",
+    "Verdict": "verdict",
+}
+"""Module of each public name that is loaded on first use."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -83,7 +83,7 @@ class SafeCoDeSettings(PolicyFields, BaseSettings):
         except SettingsError as error:
             raise PolicyError(
                 f"Unreadable settings: {error}.",
-                hint='In the environment, lists and tables are JSON, e.g. \'["a", "b"]\'.',
+                hint="Lists in the environment are JSON: '[\"a\"]'; directories must exist.",
             ) from error
 
     def policy(self) -> Policy:
