@@ -1,0 +1,58 @@
+"""Judgements kept in memory. The policy is applied afresh to each; verdicts are never cached."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import Final
+
+from safecode_guard.verdict import Judgement, ParseStatus
+
+_NOT_KEPT: Final[frozenset[ParseStatus]] = frozenset({"malformed", "not_run"})
+
+
+class JudgementCache:
+    """A thread-safe store of the judgements used last, by ``JudgeRequest.key``.
+
+    A failed check, or one whose answer could not be read, is never kept: the next turn asks
+    again.
+
+    Example:
+        >>> cache = JudgementCache(1024)
+        >>> cache.get("no such key") is None
+        True
+    """
+
+    def __init__(self, size: int) -> None:
+        if size < 0:
+            raise ValueError(f"size must not be negative, not {size!r}")
+        self.size = size
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[str, Judgement] = OrderedDict()
+
+    def get(self, key: str) -> Judgement | None:
+        """Return the judgement kept under a key, marked ``cached``, or None."""
+        with self._lock:
+            found = self._kept.get(key)
+            if found is None:
+                return None
+            self._kept.move_to_end(key)
+        return found.model_copy(update={"cached": True})
+
+    def put(self, key: str, judgement: Judgement) -> None:
+        """Keep a judgement; drop the one that was used longest ago if the store is full."""
+        if self.size == 0 or judgement.failed is not None or judgement.parse_status in _NOT_KEPT:
+            return
+        with self._lock:
+            self._kept[key] = judgement.model_copy(update={"cached": False})
+            self._kept.move_to_end(key)
+            if len(self._kept) > self.size:
+                self._kept.popitem(last=False)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._kept.clear()
+
+    def __len__(self) -> int:
+        return len(self._kept)

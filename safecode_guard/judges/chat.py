@@ -1,0 +1,199 @@
+"""Any LangChain chat model as the judge. It is sent the pictures, not a caption of them."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from safecode_guard.errors import JudgeError, JudgeTimeout
+from safecode_guard.judges.deadlines import call_before, earliest, remaining
+from safecode_guard.judges.failures import failed_judgement
+from safecode_guard.judges.parsing import parse_reply
+from safecode_guard.judges.prompts import GENERAL, JudgePrompt
+from safecode_guard.judges.protocol import JudgeRequest
+from safecode_guard.judges.transcript import judge_content
+from safecode_guard.taxonomy import CATEGORIES
+from safecode_guard.verdict import Judgement
+
+if TYPE_CHECKING:
+    from langchain_core.callbacks import BaseCallbackHandler
+    from langchain_core.messages import BaseMessage
+    from langchain_core.runnables import Runnable, RunnableConfig
+
+JUDGE_TAG: Final = "safecode:judge"
+_NO_STREAM_TAG: Final = "nostream"  # LangGraph leaves runs with this tag out of its message stream
+
+
+class ChatJudge:
+    """Asks a chat model, and reads its reply strictly.
+
+    What the model writes stays out of the user's stream: its calls do not inherit the outer run's
+    callbacks, and are tagged ``nostream`` and ``safecode:judge``.
+
+    Example:
+        >>> judge = ChatJudge(init_chat_model("..."), timeout_s=20)    # doctest: +SKIP
+        >>> guard = SafeCoDeGuard(model=model, judge=judge)            # doctest: +SKIP
+    """
+
+    honours_deadline = True
+
+    def __init__(
+        self,
+        model: Runnable[Any, BaseMessage],
+        *,
+        id: str | None = None,
+        timeout_s: float | None = None,
+        reply: Literal["json", "word"] = "json",
+        caption: bool = False,
+        rationale: bool = False,
+        prompt: JudgePrompt = GENERAL,
+        callbacks: tuple[BaseCallbackHandler, ...] = (),
+    ) -> None:
+        """Make the judge.
+
+        Args:
+            model: A chat model, or a runnable around one (with retries, fallbacks, bound options).
+            id: Name in verdicts and cache keys; needed for a runnable that is no chat model.
+            timeout_s: Time for one reply.
+            reply: Ask for a JSON object, with hazard categories and a probability, or for one
+                word, which small models keep to better.
+            caption: Also ask for a caption (JSON only).
+            rationale: Also ask for one sentence on why (JSON only).
+            prompt: The questions; their ``reply`` is replaced.
+            callbacks: Handlers of the judge's own calls, such as a tracer.
+
+        Raises:
+            ValueError: If no id is given and the model has none.
+        """
+        if reply == "word" and (caption or rationale):
+            raise ValueError("A one-word reply has no caption and no rationale; use reply='json'.")
+        self.chat_model = model
+        self.id = id or _model_id(model)
+        self.timeout_s = timeout_s
+        self.gives_categories = reply == "json"
+        self.prompt = replace(prompt, reply=_JSON_REPLY) if reply == "json" else prompt
+        extras = (("caption", caption), ("rationale", rationale))
+        wanted = [f'"{name}": one sentence' for name, asked in extras if asked]
+        if wanted:
+            form = _JSON_REPLY.replace("}", ", " + ", ".join(wanted) + "}")
+            self.prompt = replace(self.prompt, reply=form)
+        version = hashlib.sha256(self.prompt.reply.encode()).hexdigest()[:8]
+        self.prompt_version = f"{prompt.version}+{reply}-{version}"
+        self._callbacks = callbacks
+
+    def judge(self, request: JudgeRequest) -> Judgement:
+        """Judge one request.
+
+        With a deadline or a timeout the call runs in a thread of its own, which is abandoned when
+        time is up; set the model's own request timeout as well.
+
+        Raises:
+            JudgeTimeout: If the model does not reply in time.
+            JudgeError: If it cannot be asked.
+        """
+        started = time.monotonic()
+        deadline = earliest(request.deadline, self.timeout_s)
+        messages = self._messages(request)
+        try:
+            reply = call_before(
+                deadline, lambda: self.chat_model.invoke(messages, config=self._config())
+            )
+        except JudgeTimeout:
+            raise
+        except Exception as error:  # providers raise errors of their own kinds
+            raise _asking_failed() from error
+        return self._judgement(reply, started)
+
+    async def ajudge(self, request: JudgeRequest) -> Judgement:
+        """Judge one request with the model's async call; raises as `judge` does."""
+        started = time.monotonic()
+        left = remaining(earliest(request.deadline, self.timeout_s))
+        messages = await asyncio.to_thread(self._messages, request)
+        try:
+            async with asyncio.timeout(left) as limit:
+                reply = await self.chat_model.ainvoke(messages, config=self._config())
+        except Exception as error:  # providers raise errors of their own kinds
+            if isinstance(error, TimeoutError) and limit.expired():
+                raise JudgeTimeout("The chat model did not reply before its deadline.") from error
+            raise _asking_failed() from error
+        return self._judgement(reply, started)
+
+    def judge_many(self, requests: list[JudgeRequest]) -> list[Judgement]:
+        """Judge requests side by side; one that fails gives a failed judgement in its place."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        def judge(request: JudgeRequest) -> Judgement:
+            try:
+                return self.judge(request)
+            except JudgeError as error:
+                return failed_judgement(self.id, self.prompt_version, error)
+
+        if len(requests) < 2:
+            return [self.judge(request) for request in requests]
+        with ThreadPoolExecutor(min(len(requests), 8), "safecode-judge") as pool:
+            return list(pool.map(judge, requests))
+
+    def _messages(self, request: JudgeRequest) -> list[BaseMessage]:
+        from langchain_core.messages import HumanMessage, SystemMessage
+
+        content: Any = judge_content(request, self.prompt)
+        return [SystemMessage(_ROLE), HumanMessage(content)]
+
+    def _config(self) -> RunnableConfig:
+        return {
+            "callbacks": list(self._callbacks),  # an empty list, not None: nothing is inherited
+            "tags": [JUDGE_TAG, _NO_STREAM_TAG],
+            "metadata": {"safecode": "judge"},
+            "run_name": "safecode_judge",
+        }
+
+    def _judgement(self, reply: BaseMessage, started: float) -> Judgement:
+        read = parse_reply(str(reply.text))
+        return Judgement(
+            judge_id=self.id,
+            prompt_version=self.prompt_version,
+            p_unsafe=read.p_unsafe,
+            label=read.label,
+            categories=read.categories,
+            caption=read.caption,
+            rationale=read.rationale,
+            parse_status=read.status,
+            latency_ms=(time.monotonic() - started) * 1000,
+        )
+
+
+_ROLE: Final = (
+    "You judge whether an assistant may help with a request in the scene that its pictures show. "
+    "You are shown a conversation between tags; you take no part in it and do not answer it."
+)
+_JSON_REPLY: Final = (
+    'Reply with one JSON object and nothing else: {"label": "safe", "unsafe" or "undecided", '
+    '"p_unsafe": a number from 0 to 1, "categories": a list of the hazards that apply, from '
+    f"{', '.join(CATEGORIES)}}}"
+)
+
+
+def _asking_failed() -> JudgeError:
+    return JudgeError(
+        "The chat model that judges could not be asked.",
+        hint="The cause is attached; check its credentials, limits and reachability.",
+    )
+
+
+def _model_id(model: Runnable[Any, BaseMessage]) -> str:
+    """Name a chat model by its type and a digest of what identifies it."""
+    kind = getattr(model, "_llm_type", None)
+    if not isinstance(kind, str):
+        raise ValueError(
+            f"{type(model).__name__!r} is no chat model and has no id of its own: give id=..."
+        )
+    identity = getattr(model, "_identifying_params", None)
+    params = dict(identity) if isinstance(identity, Mapping) else {}
+    name = next((str(params[k]) for k in ("model_name", "model", "model_id") if k in params), None)
+    text = json.dumps(params, sort_keys=True, default=repr)
+    return f"chat:{name or kind}:{hashlib.sha256(text.encode()).hexdigest()[:8]}"

@@ -1,0 +1,102 @@
+"""From a policy's judge configuration, or an object of the user's own, to a judge."""
+
+from __future__ import annotations
+
+from typing import Any, Final, assert_never
+
+from safecode_guard.errors import PolicyError
+from safecode_guard.judges.protocol import Judge
+from safecode_guard.models.protocol import VisionLanguageModel
+from safecode_guard.policy import (
+    ChatJudgeConfig,
+    CustomJudgeConfig,
+    JudgeConfig,
+    LocalJudgeConfig,
+    SameModelJudgeConfig,
+)
+
+_MEMBERS: Final = ("id", "prompt_version", "gives_categories", "judge", "ajudge")
+
+
+def make_judge(
+    config: JudgeConfig, *, vlm: VisionLanguageModel | None = None, own: object | None = None
+) -> Judge:
+    """Return the judge that a policy asks for. Nothing is loaded or called yet.
+
+    Args:
+        config: The policy's ``judge`` part.
+        vlm: The guarded model, which judges itself under ``same_model``.
+        own: A judge, or a LangChain chat model that is to judge; goes before the configuration.
+
+    Raises:
+        PolicyError: If the configuration needs an object that is not given, or the object given
+            is no judge.
+    """
+    if own is not None:
+        return _own_judge(config, own)
+    match config:
+        case SameModelJudgeConfig():
+            return _same_model_judge(config, vlm)
+        case LocalJudgeConfig():
+            from safecode_guard.judges.local import local_judge
+
+            return local_judge(config)
+        case ChatJudgeConfig():
+            raise PolicyError(
+                "judge.kind is 'chat', but no chat model was given.",
+                hint="Pass it: SafeCoDeGuard(model=..., judge=chat_model).",
+            )
+        case CustomJudgeConfig():
+            raise PolicyError(
+                f"judge.kind is 'custom', but no judge with the id {config.id!r} was given.",
+                hint="Pass the object: SafeCoDeGuard(model=..., judge=my_judge).",
+            )
+        case _:
+            assert_never(config)
+
+
+def _same_model_judge(config: SameModelJudgeConfig, vlm: VisionLanguageModel | None) -> Judge:
+    if vlm is None:
+        raise PolicyError(
+            "judge.kind is 'same_model', but the guarded model gives no access to its logits.",
+            hint="Pass a judge, or configure judge.kind 'local'.",
+        )
+    from safecode_guard.judges.same_model import LabelLogitsJudge
+
+    return LabelLogitsJudge(
+        vlm,
+        min_label_mass=config.min_label_mass,
+        caption=config.caption,
+        rationale=config.rationale,
+    )
+
+
+def _own_judge(config: JudgeConfig, own: Any) -> Judge:
+    missing = [name for name in _MEMBERS if not hasattr(own, name)]
+    judge: Judge = own
+    if missing and _is_chat_model(own):
+        from safecode_guard.judges.chat import ChatJudge
+
+        judge = ChatJudge(
+            own,
+            timeout_s=config.timeout_s,
+            caption=config.caption,
+            rationale=config.rationale,
+        )
+    elif missing:
+        raise PolicyError(
+            f"{type(own).__name__!r} is no judge: it lacks {', '.join(missing)}.",
+            hint="Implement safecode_guard.Judge, or pass a LangChain chat model.",
+        )
+    if isinstance(config, CustomJudgeConfig) and config.id != judge.id:
+        raise PolicyError(
+            f"The policy wants the judge {config.id!r}, but was given {judge.id!r}.",
+            hint="Set judge.id to the object's id: it is part of the policy's digest.",
+        )
+    return judge
+
+
+def _is_chat_model(own: object) -> bool:
+    from langchain_core.language_models import BaseChatModel
+
+    return isinstance(own, BaseChatModel)

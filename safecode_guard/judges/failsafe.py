@@ -1,0 +1,124 @@
+"""Asking a judge so that nothing it does can break the turn, or pass for a verdict.
+
+Errors, timeouts, wrong types and empty answers become a judgement with ``failed`` set; what
+follows from that is the policy's business. Only what is no ``Exception`` (an interrupt, a
+cancelled task) goes through.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from safecode_guard.errors import JudgeError, JudgeTimeout
+from safecode_guard.judges.deadlines import call_before, earliest, remaining
+from safecode_guard.judges.failures import failed_judgement
+from safecode_guard.judges.protocol import BatchJudge, Judge, JudgeRequest
+from safecode_guard.verdict import Judgement
+
+
+def run_judge(judge: Judge, request: JudgeRequest, *, timeout_s: float | None = None) -> Judgement:
+    """Return the judgement of a request; never raises for what the judge does.
+
+    A judge that marks itself ``honours_deadline`` runs in this thread. Another one with a deadline
+    or a timeout runs in a thread of its own, which is abandoned when time is up: Python cannot
+    stop it, so it may go on working.
+
+    Args:
+        judge: Any judge, the library's or a user's.
+        request: What to judge.
+        timeout_s: Time for this judgement, within the request's own deadline.
+    """
+    started = time.monotonic()
+    request = replace(request, deadline=earliest(request.deadline, timeout_s))
+    try:
+        remaining(request.deadline)
+        if getattr(judge, "honours_deadline", False):
+            judgement = judge.judge(request)
+        else:
+            judgement = call_before(request.deadline, lambda: judge.judge(request))
+        return _checked(judgement, started)
+    except Exception as error:  # a judge is foreign code: any error of its is a failed check
+        return _failed(judge, error, started)
+
+
+async def arun_judge(
+    judge: Judge, request: JudgeRequest, *, timeout_s: float | None = None
+) -> Judgement:
+    """Return the judgement of a request without blocking the event loop, as `run_judge` does.
+
+    At the deadline the judge's task is cancelled.
+    """
+    started = time.monotonic()
+    request = replace(request, deadline=earliest(request.deadline, timeout_s))
+    try:
+        async with asyncio.timeout(remaining(request.deadline)):
+            judgement = await judge.ajudge(request)
+        return _checked(judgement, started)
+    except Exception as error:  # a judge is foreign code: any error of its is a failed check
+        return _failed(judge, error, started)
+
+
+def run_many(
+    judge: Judge, requests: Sequence[JudgeRequest], *, timeout_s: float | None = None
+) -> list[Judgement]:
+    """Return the judgements of requests, in order, in one batch where the judge can.
+
+    Requests whose deadline has passed are left out of the batch and fail on their own. If the
+    batch breaks for another reason than time, each request is judged by itself, so that one bad
+    request does not fail the rest.
+    """
+    requests = [replace(r, deadline=earliest(r.deadline, timeout_s)) for r in requests]
+    if not isinstance(judge, BatchJudge) or len(requests) < 2:
+        return [run_judge(judge, request) for request in requests]
+    started = time.monotonic()
+    judgements = {i: late for i, r in enumerate(requests) if (late := _late(judge, r, started))}
+    open_rows = [i for i in range(len(requests)) if i not in judgements]
+    batch = [requests[i] for i in open_rows]
+    try:
+        found = _run_batch(judge, batch) if batch else []
+        judgements |= {i: _checked(j, started) for i, j in zip(open_rows, found, strict=True)}
+    except JudgeTimeout as error:
+        judgements |= {i: _failed(judge, error, started) for i in open_rows}
+    except Exception:  # told apart row by row; each row's own error is then recorded
+        judgements |= {i: run_judge(judge, requests[i]) for i in open_rows}
+    return [judgements[i] for i in range(len(requests))]
+
+
+def _run_batch(judge: BatchJudge, batch: list[JudgeRequest]) -> list[Judgement]:
+    if getattr(judge, "honours_deadline", False):
+        return judge.judge_many(batch)
+    deadlines = [request.deadline for request in batch if request.deadline is not None]
+    return call_before(min(deadlines, default=None), lambda: judge.judge_many(batch))
+
+
+def _late(judge: Judge, request: JudgeRequest, started: float) -> Judgement | None:
+    try:
+        remaining(request.deadline)
+    except JudgeTimeout as error:
+        return _failed(judge, error, started)
+    return None
+
+
+def _checked(judgement: Any, started: float) -> Judgement:
+    """Return what a judge gave if it is a judgement, with the time that it took."""
+    if inspect.iscoroutine(judgement):
+        judgement.close()
+    if not isinstance(judgement, Judgement):
+        raise JudgeError(f"The judge returned {type(judgement).__name__!r}, not a Judgement.")
+    if judgement.failed is None and judgement.label is None and judgement.p_unsafe is None:
+        raise JudgeError("The judge gave neither a label nor a probability.")
+    return judgement.model_copy(update={"latency_ms": (time.monotonic() - started) * 1000})
+
+
+def _failed(judge: Judge, error: Exception, started: float) -> Judgement:
+    return failed_judgement(
+        str(getattr(judge, "id", type(judge).__name__)),
+        str(getattr(judge, "prompt_version", "unknown")),
+        error,
+        latency_ms=(time.monotonic() - started) * 1000,
+    )
