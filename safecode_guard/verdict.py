@@ -181,13 +181,17 @@ class Verdict(_Record):
     def from_event(cls, event: Mapping[str, Any]) -> Self | None:
         """Return the verdict of a LangChain stream event, or None if the event is another.
 
-        Takes ``astream_events`` entries as well as the bare payload of a custom event.
+        Takes ``astream_events`` entries, the bare payload of a custom event, and what LangGraph
+        yields in ``stream_mode="custom"``.
         """
+        payload: Any = event
         if event.get("event") == "on_custom_event":
-            if event.get("name") != EVENT_NAME:
-                return None
-            event = event["data"]
-        return cls.model_validate(event) if "schema_version" in event else None
+            payload = event.get("data") if event.get("name") == EVENT_NAME else None
+        elif EVENT_NAME in event:
+            payload = event[EVENT_NAME]
+        if not isinstance(payload, Mapping) or "schema_version" not in payload:
+            return None
+        return cls.model_validate(payload)
 
     @classmethod
     def _parse_all(cls, metadata: Mapping[str, Any]) -> tuple[Self, ...]:

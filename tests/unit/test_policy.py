@@ -1,0 +1,241 @@
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from safecode_guard.errors import PolicyError
+from safecode_guard.policy import (
+    PRESETS,
+    Actions,
+    ImagePolicy,
+    LocalJudgeConfig,
+    Part,
+    Policy,
+    SameModelJudgeConfig,
+    Thresholds,
+    key_paths,
+)
+from safecode_guard.taxonomy import severity
+
+
+def test_the_defaults_are_the_preset_balanced() -> None:
+    assert Policy.preset("balanced") == Policy()
+    assert Policy.preset("balanced").digest() == Policy().digest()
+
+
+@pytest.mark.parametrize(
+    ("name", "actions", "rail"),
+    [
+        ("balanced", ("guide", "guide", "pass", "review", "block"), "never"),
+        ("strict", ("guide", "guide", "guide", "block", "block"), "unsafe"),
+        ("permissive", ("guide", "guide", "pass", "guide", "review"), "never"),
+    ],
+)
+def test_presets_say_what_follows_from_each_outcome(
+    name: Any, actions: tuple[str, ...], rail: str
+) -> None:
+    policy = Policy.preset(name)
+    assert tuple(policy.actions.model_dump().values()) == actions
+    assert policy.output_rail.when == rail
+    assert policy.name == name
+
+
+def test_no_preset_passes_what_could_not_be_judged() -> None:
+    for name in PRESETS:
+        actions = Policy.preset(name).actions  # type: ignore[arg-type]
+        assert severity(actions.judge_error) > severity("pass")
+        assert severity(actions.unjudgeable) >= severity("review")
+
+
+@pytest.mark.parametrize("outcome", ["judge_error", "unjudgeable"])
+def test_no_policy_can_pass_what_could_not_be_judged(outcome: str) -> None:
+    with pytest.raises(PolicyError, match=outcome):
+        Policy.load({"actions": {outcome: "pass"}})
+
+
+def test_overrides_of_a_preset_keep_the_rest_of_its_tables() -> None:
+    policy = Policy.preset("strict", actions={"unsafe": "block"})
+    assert policy.actions.unsafe == "block"
+    assert policy.actions.judge_error == "block"
+
+
+def test_a_part_object_replaces_the_whole_part() -> None:
+    policy = Policy.preset("strict", actions=Actions(safe="pass"))
+    assert policy.actions == Actions(safe="pass")
+
+
+def test_an_unknown_preset_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(PolicyError, match=r"'lenient'.*balanced.*permissive.*strict"):
+        Policy.preset("lenient")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("nothing", [{}, None, [], ""])
+def test_an_empty_policy_is_refused(nothing: Any) -> None:
+    with pytest.raises(PolicyError, match="empty"):
+        Policy.load(nothing)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ({"treshold": {}}, "did you mean 'thresholds'"),
+        ({"thresholds": {"unsave": 0.5}}, "did you mean 'thresholds.unsafe'"),
+        ({"judge": {"kind": "local", "modle": "x"}}, "judge.local.model: Field required"),
+        ({"thresholds": {"unsafe": 1.5}}, "thresholds.unsafe"),
+        ({"thresholds": {"unsafe": 0.2, "safe": 0.3}}, "thresholds.safe must not be above"),
+        ({"images": {"allow_urls": True}}, "name the hosts"),
+        ({"category_actions": {"arson": "block"}}, "category_actions.arson"),
+        ({"refusal_text": ""}, "refusal_text"),
+        ({"deadline_s": 0}, "deadline_s"),
+        ({"decoding": {"alpha": math.inf}}, "decoding.alpha"),
+        ({"decoding": {"sigma": math.nan}}, "decoding.sigma"),
+    ],
+)
+def test_a_wrong_policy_names_the_key(data: dict[str, Any], said: str) -> None:
+    with pytest.raises(PolicyError) as caught:
+        Policy.load(data)
+    assert said in str(caught.value)
+    assert isinstance(caught.value.__cause__, ValidationError)
+
+
+def test_every_wrong_key_is_named_at_once() -> None:
+    with pytest.raises(PolicyError) as caught:
+        Policy.load({"nmae": "x", "on_block": "shout", "deadline_s": -1})
+    for key in ("nmae", "on_block", "deadline_s"):
+        assert key in str(caught.value)
+
+
+def test_the_values_of_a_wrong_policy_are_not_repeated() -> None:
+    with pytest.raises(PolicyError) as caught:
+        Policy.load({"judge": {"kind": "local", "model": "m", "api_key": "hunter2"}})
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("path", [("name",), ("thresholds", "unsafe")])
+def test_a_policy_cannot_be_changed(path: tuple[str, ...]) -> None:
+    part: Any = Policy()
+    for name in path[:-1]:
+        part = getattr(part, name)
+    with pytest.raises(ValidationError, match="frozen"):
+        setattr(part, path[-1], 0.9)
+
+
+def test_a_judge_without_a_kind_is_the_same_model() -> None:
+    assert Policy.load({"judge": {"caption": True}}).judge == SameModelJudgeConfig(caption=True)
+
+
+def test_the_judge_is_told_apart_by_its_kind() -> None:
+    judge = Policy.load({"judge": {"kind": "local", "model": "m"}}).judge
+    assert judge == LocalJudgeConfig(model="m")
+
+
+def test_parts_refuse_contradictions_by_themselves() -> None:
+    with pytest.raises(ValidationError):
+        Thresholds(unsafe=0.4, safe=0.6)
+    with pytest.raises(ValidationError):
+        ImagePolicy(allow_urls=True)
+    assert Thresholds(unsafe=0.5, safe=0.5).safe == 0.5
+
+
+# -- digest -------------------------------------------------------------------------------------
+
+
+def test_the_digest_is_a_sha256_of_the_values_alone() -> None:
+    policy = Policy(name="pinned")
+    assert policy.digest() == Policy.load(policy.model_dump()).digest()
+    assert re.fullmatch("[0-9a-f]{64}", policy.digest())
+
+
+def test_the_digest_does_not_depend_on_how_a_value_was_written() -> None:
+    written = Policy.load(
+        {"deadline_s": 5, "images": {"formats": ["PNG"]}, "decoding": {"alpha": "0.3"}}
+    )
+    coded = Policy.load(
+        {"decoding": {"alpha": 0.3}, "images": {"formats": ("PNG",)}, "deadline_s": 5.0}
+    )
+    assert written.digest() == coded.digest()
+
+
+def test_the_digest_does_not_depend_on_the_order_of_categories() -> None:
+    one = Policy(category_actions={"privacy": "block", "hate": "review"})
+    other = Policy(category_actions={"hate": "review", "privacy": "block"})
+    assert one.digest() == other.digest()
+
+
+CHANGES: list[dict[str, Any]] = [
+    {"name": "other"},
+    {"mode": "judge_only"},
+    {"images": {"max_images": 1}},
+    {"routing": {"text_only": "judge"}},
+    {"judge": {"kind": "custom", "id": "mine"}},
+    {"thresholds": {"unsafe": 0.56}},
+    {"decoding": {"seed": 1}},
+    {"actions": {"unsafe": "block"}},
+    {"category_actions": {"hate": "block"}},
+    {"output_rail": {"when": "always"}},
+    {"on_block": "raise"},
+    {"refusal_text": "No."},
+    {"review_text": "Wait."},
+    {"record_content": True},
+    {"deadline_s": 1.0},
+]
+
+
+def test_the_digest_changes_with_every_part() -> None:
+    digests = {Policy.load(change).digest() for change in CHANGES} | {Policy().digest()}
+    assert len(digests) == len(CHANGES) + 1
+    assert {next(iter(change)) for change in CHANGES} == set(Policy.model_fields)
+
+
+def test_own_objects_enter_the_digest_by_name() -> None:
+    policy = Policy()
+    plain = policy.digest()
+    assert policy.digest(judge="a") != plain
+    assert policy.digest(judge="a") != policy.digest(strategy="a")
+    assert policy.digest(judge="a", strategy="b") == policy.digest(strategy="b", judge="a")
+
+
+@given(
+    unsafe=st.floats(0.5, 1),
+    safe=st.floats(0, 0.5),
+    deadline=st.none() | st.floats(0.001, 1e6),
+    text=st.text(min_size=1),
+    phrases=st.lists(st.text(), max_size=3),
+)
+def test_a_policy_survives_json_with_its_digest(
+    unsafe: float, safe: float, deadline: float | None, text: str, phrases: list[str]
+) -> None:
+    policy = Policy.load(
+        {
+            "thresholds": {"unsafe": unsafe, "safe": safe},
+            "deadline_s": deadline,
+            "refusal_text": text,
+            "decoding": {"refusal_phrases": phrases},
+        }
+    )
+    again = Policy.model_validate_json(policy.model_dump_json())
+    assert again == policy
+    assert again.digest() == policy.digest()
+
+
+def test_key_paths_name_every_field_there_is() -> None:
+    paths = set(key_paths())
+    assert set(Policy.model_fields) <= paths
+    assert {"judge.kind", "judge.model", "category_actions.situational"} <= paths
+    assert all(path == "category_actions" or path in paths for path in _walk(Policy()))
+
+
+def _walk(part: Part, prefix: str = "") -> list[str]:
+    found: list[str] = []
+    for name in type(part).model_fields:
+        value = getattr(part, name)
+        found.append(prefix + name)
+        if isinstance(value, Part):
+            found += _walk(value, f"{prefix}{name}.")
+    return found
