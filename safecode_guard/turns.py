@@ -7,14 +7,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from PIL import Image
 
-from safecode_guard.images import CheckedImage
+from safecode_guard.blocks import Media, Refused, Text, walk
+from safecode_guard.errors import ImageError, ImageTooLarge, TemplateError
+from safecode_guard.fetch import fetch_image
+from safecode_guard.images import CheckedImage, Fetch, load, located
+from safecode_guard.policy import ImagePolicy
 from safecode_guard.verdict import SkippedMedia, SubjectImage
+
+if TYPE_CHECKING:
+    from langchain_core.messages import BaseMessage
 
 Role = Literal["system", "user", "assistant", "tool"]
 
@@ -150,3 +157,163 @@ class Turn:
         ]
         text = json.dumps(canonical, sort_keys=True, separators=(",", ":"), default=str)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_turn(
+    messages: Sequence[BaseMessage],
+    policy: ImagePolicy | None = None,
+    *,
+    strict: bool = False,
+    fetch: Fetch = fetch_image,
+) -> Turn:
+    """Read LangChain messages of any class and provider into a turn.
+
+    Images are looked for in the raw content of every message, tool results included. Reasoning
+    of earlier answers and artifacts of tools are not sent to a model, and are left out.
+
+    Args:
+        messages: The conversation, oldest first.
+        policy: Limits and allowed sources of images.
+        strict: Raise for the first medium that cannot be judged, instead of listing it in
+            ``Turn.skipped``.
+        fetch: Fetches the https URLs that the policy allows.
+
+    Raises:
+        TemplateError: If there is no message, or one with a role that no model knows.
+        ImageError: With ``strict``, for the first medium that cannot be judged.
+
+    Example:
+        >>> from langchain_core.messages import HumanMessage
+        >>> read_turn([HumanMessage("How do I run faster here?")]).query
+        'How do I run faster here?'
+    """
+    reader = _Reader(policy or ImagePolicy(), strict=strict, fetch=fetch)
+    read = [
+        reader.read(message, index)
+        for index, message in enumerate(messages)
+        if message.type != "remove"
+    ]
+    if not read:
+        raise TemplateError("The conversation is empty.", hint="Send at least one message.")
+    return Turn(tuple(read), tuple(reader.images), tuple(reader.skipped))
+
+
+_ROLES: Final[Mapping[str, Role]] = {
+    "human": "user",
+    "user": "user",
+    "ai": "assistant",
+    "assistant": "assistant",
+    "model": "assistant",
+    "system": "system",
+    "developer": "system",
+    "tool": "tool",
+    "function": "tool",
+}
+
+
+@dataclass
+class _Reader:
+    """Collects the images and the skipped media of one conversation."""
+
+    policy: ImagePolicy
+    strict: bool
+    fetch: Fetch
+    images: list[CheckedImage] = field(default_factory=list)
+    skipped: list[SkippedMedia] = field(default_factory=list)
+    fetched: dict[str, bytes] = field(default_factory=dict)
+    tried: int = 0
+
+    def read(self, message: BaseMessage, index: int) -> TurnMessage:
+        content: Any = message.content
+        blocks = content if isinstance(content, list) else [content]
+        parts: list[Part] = []
+        for block_index, block in enumerate(blocks):
+            for found in walk(block):
+                if isinstance(found, Text):
+                    parts.append(TextPart(found.text))
+                else:
+                    parts += self._read_media(found, index, block_index)
+        return TurnMessage(
+            role=_role(message, index),
+            parts=tuple(parts),
+            tool_calls=_tool_calls(message, index),
+            tool_call_id=getattr(message, "tool_call_id", None),
+            name=message.name,
+        )
+
+    def _read_media(
+        self, found: Media | Refused, message_index: int, block_index: int
+    ) -> list[ImagePart]:
+        try:
+            images = self._load(found, message_index, block_index)
+        except ImageError as error:
+            if self.strict:
+                raise
+            kind = found.kind if isinstance(found, Refused) else "image"
+            self.skipped.append(_skip(error, kind, message_index, block_index))
+            return []
+        first = len(self.images)
+        self.images += images
+        return [ImagePart(first + offset) for offset in range(len(images))]
+
+    def _load(
+        self, found: Media | Refused, message_index: int, block_index: int
+    ) -> list[CheckedImage]:
+        if isinstance(found, Refused):
+            raise located(found.error, message_index, block_index)
+        # Failures count too: a conversation of dead links must not cost a time-out for each.
+        self.tried += 1
+        if self.tried > self.policy.max_images:
+            raise self._too_many(message_index, block_index)
+        images = load(
+            found,
+            self.policy,
+            message_index=message_index,
+            block_index=block_index,
+            fetch=self._fetch_once,
+        )
+        if len(self.images) + len(images) > self.policy.max_images:
+            raise self._too_many(message_index, block_index)
+        return images
+
+    def _fetch_once(self, url: str, policy: ImagePolicy) -> bytes:
+        if url not in self.fetched:
+            self.fetched[url] = self.fetch(url, policy)
+        return self.fetched[url]
+
+    def _too_many(self, message_index: int, block_index: int) -> ImageError:
+        return ImageTooLarge(
+            f"The turn has more than {self.policy.max_images} images.",
+            hint="Send fewer, trim the history, or raise images.max_images in the policy.",
+            message_index=message_index,
+            block_index=block_index,
+        )
+
+
+def _role(message: BaseMessage, index: int) -> Role:
+    """Return the role of a message or a chunk of one; a chat message names its own."""
+    kind = message.type.removesuffix("MessageChunk").lower()
+    name = str(getattr(message, "role", "")).lower() if kind == "chat" else kind
+    if name not in _ROLES:
+        raise TemplateError(
+            f"Message {index} has the role {name[:40]!r}, which no model knows.",
+            hint=f"Use one of {sorted(_ROLES)}.",
+        )
+    return _ROLES[name]
+
+
+def _tool_calls(message: BaseMessage, index: int) -> tuple[ToolCall, ...]:
+    calls = getattr(message, "tool_calls", None) or ()
+    return tuple(
+        ToolCall(call.get("id") or f"call_{index}_{number}", call["name"], dict(call["args"]))
+        for number, call in enumerate(calls)
+    )
+
+
+def _skip(error: ImageError, kind: str, message_index: int, block_index: int) -> SkippedMedia:
+    return SkippedMedia(
+        message_index=message_index,
+        block_index=block_index,
+        kind=kind,
+        reason=f"{type(error).__name__}: {error}",
+    )
