@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from safecode_guard.models.protocol import VisionLanguageModel
 from safecode_guard.taxonomy import Stage
 from safecode_guard.turns import Turn
 from safecode_guard.verdict import Judgement
@@ -99,6 +100,9 @@ class BatchJudge(Judge, Protocol):
 @runtime_checkable
 class PromptingJudge(Judge, Protocol):
     """A judge whose question can continue the prefilled prompt of the guarded model."""
+
+    model: VisionLanguageModel
+    """The model whose prompt the question continues."""
 
     def question(self, request: JudgeRequest) -> Turn:
         """Return the conversation whose next token is the label."""
