@@ -164,19 +164,22 @@ def _walk_block(block: Mapping[Any, Any], depth: int) -> Iterator[Found]:
 
 
 def _is_known_text(block: Mapping[Any, Any], kind: str) -> bool:
+    if kind == "file":
+        return block.get("source_type") == "text"
     if kind:
         return kind in _TEXT_TYPES or kind in _SILENT_TYPES or kind in _EMPTY_TYPES
     return not _SILENT_KEYS.isdisjoint(block) or any(k in block for k in ("text", *_JSON_KEYS))
 
 
 def _texts(block: Mapping[Any, Any], kind: str, depth: int) -> Iterator[Found]:
-    key = _TEXT_TYPES.get(kind) if kind else "text"
+    is_text_file = kind == "file" and block.get("source_type") == "text"
+    key = "text" if is_text_file or not kind else _TEXT_TYPES.get(kind)
     if key is not None:
         yield from walk(block.get(key), depth=depth + 1)
     if not kind:
         for key in _JSON_KEYS:
             if key in block:
-                yield Text(json.dumps(block[key], default=type, skipkeys=True))
+                yield _as_json(block[key])
     source = block.get("source")
     if isinstance(source, Mapping) and source.get("type") == "text":
         yield from walk(source.get("data"), depth=depth + 1)
@@ -317,6 +320,13 @@ def _from_url(value: Any, mime: str, *, certain: bool) -> Media | Refused:
 
 def _as_media(value: bytes | bytearray | memoryview | Image.Image) -> Media:
     return Media(value if isinstance(value, Image.Image) else bytes(value))
+
+
+def _as_json(value: Any) -> Text | Refused:
+    try:
+        return Text(json.dumps(value, default=str, skipkeys=True))
+    except (ValueError, RecursionError):  # circular, or nested beyond reason
+        return _refuse("json", "A tool's data cannot be written as JSON.")
 
 
 def _mime(record: Mapping[Any, Any]) -> str:

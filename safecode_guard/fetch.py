@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import cycle
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import SplitResult, urlsplit
 
 from safecode_guard.errors import FetchFailed, ForbiddenSource, ImageTooLarge
@@ -35,12 +35,12 @@ MAX_URL: Final = 4096
 RETRIES: Final = 1
 """Further attempts to connect, each at the next address of the name."""
 
-_HEADERS: Final = {
-    "Accept": "image/*",
-    "Accept-Encoding": "identity",  # a compressed body would hide its size from the limits
-    "Connection": "close",
-    "User-Agent": "safecode-guard",
-}
+_HEADERS: Final = (
+    ("Accept", "image/*"),
+    ("Accept-Encoding", "identity"),  # a compressed body would hide its size from the limits
+    ("Connection", "close"),
+    ("User-Agent", "safecode-guard"),
+)
 # Printable ASCII without the backslash, which some parsers take for a slash.
 _URL: Final = re.compile(r"[!-\[\]-~]+")
 # Names with a letter at the start of their last label: no IP address in any notation.
@@ -175,7 +175,9 @@ def download(
         http1=True,
         http2=False,
         retries=RETRIES,
-        network_backend=pinned_backend(addresses, deadline),
+        network_backend=cast(
+            "httpcore.NetworkBackend", PinnedBackend(addresses, deadline=deadline)
+        ),
     )
     timeout = dict.fromkeys(("connect", "read", "write", "pool"), _left(deadline))
     try:
@@ -215,60 +217,71 @@ def _read_body(chunks: Iterable[bytes], max_bytes: int) -> bytes:
     return bytes(body)
 
 
-def pinned_backend(addresses: Sequence[str], deadline: float) -> httpcore.NetworkBackend:
-    """Return a network backend that connects to these addresses, whatever name it is given.
+class PinnedBackend:
+    """A network backend for httpcore that connects to given addresses, whatever the name.
 
     Each attempt takes the next address. No operation outlives the deadline, a time of
     ``time.monotonic``: a host that sends one byte at a time cannot hold a turn.
     """
-    import httpcore
 
-    class Stream(httpcore.NetworkStream):
-        def __init__(self, inner: httpcore.NetworkStream) -> None:
-            self._inner = inner
+    def __init__(self, addresses: Sequence[str], *, deadline: float) -> None:
+        import httpcore
 
-        def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-            return self._inner.read(max_bytes, _left(deadline))
+        self._inner = httpcore.SyncBackend()
+        self._addresses = cycle(addresses)
+        self._deadline = deadline
 
-        def write(self, buffer: bytes, timeout: float | None = None) -> None:
-            self._inner.write(buffer, _left(deadline))
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> PinnedStream:
+        """Connect to the next address; the host's name is not looked at."""
+        address = next(self._addresses)
+        left = _left(self._deadline)
+        stream = self._inner.connect_tcp(address, port, left, local_address, socket_options)
+        return PinnedStream(stream, deadline=self._deadline)
 
-        def close(self) -> None:
-            self._inner.close()
+    def sleep(self, seconds: float) -> None:
+        """Wait between two attempts, at most until the deadline."""
+        self._inner.sleep(min(seconds, _left(self._deadline)))
 
-        def start_tls(
-            self,
-            ssl_context: ssl.SSLContext,
-            server_hostname: str | None = None,
-            timeout: float | None = None,
-        ) -> httpcore.NetworkStream:
-            return Stream(self._inner.start_tls(ssl_context, server_hostname, _left(deadline)))
 
-        def get_extra_info(self, info: str) -> Any:
-            return self._inner.get_extra_info(info)
+class PinnedStream:
+    """A network stream whose every operation ends at the deadline at the latest."""
 
-    class Backend(httpcore.NetworkBackend):
-        def __init__(self) -> None:
-            self._inner = httpcore.SyncBackend()
-            self._addresses = cycle(addresses)
+    def __init__(self, inner: httpcore.NetworkStream, *, deadline: float) -> None:
+        self._inner = inner
+        self._deadline = deadline
 
-        def connect_tcp(
-            self,
-            host: str,
-            port: int,
-            timeout: float | None = None,
-            local_address: str | None = None,
-            socket_options: Iterable[Any] | None = None,
-        ) -> httpcore.NetworkStream:
-            stream = self._inner.connect_tcp(
-                next(self._addresses), port, _left(deadline), local_address, socket_options
-            )
-            return Stream(stream)
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """Read what has arrived, at most ``max_bytes``."""
+        return self._inner.read(max_bytes, _left(self._deadline))
 
-        def sleep(self, seconds: float) -> None:
-            self._inner.sleep(min(seconds, _left(deadline)))
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """Write all of the buffer."""
+        self._inner.write(buffer, _left(self._deadline))
 
-    return Backend()
+    def close(self) -> None:
+        """Close the connection."""
+        self._inner.close()
+
+    def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
+    ) -> PinnedStream:
+        """Return the stream over TLS, the certificate checked against the host's name."""
+        secured = self._inner.start_tls(ssl_context, server_hostname, _left(self._deadline))
+        return PinnedStream(secured, deadline=self._deadline)
+
+    def get_extra_info(self, info: str) -> Any:
+        """Return what the underlying stream knows of itself."""
+        return self._inner.get_extra_info(info)
 
 
 def _left(deadline: float) -> float:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from safecode_guard.blocks import Encoded, Link, Media
 from safecode_guard.errors import (
@@ -84,8 +84,19 @@ Frames build on one another, so that all up to the last one sampled must be deco
 # What Pillow's decoders raise on foreign bytes; found by fuzzing, not from its documentation.
 _DECODER_ERRORS: Final = (
     OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError,
-    EOFError, RuntimeError, MemoryError, AssertionError, struct.error, zlib.error,
+    EOFError, RuntimeError, MemoryError, AssertionError, struct.error, zlib.error, Warning,
 )  # fmt: skip
+
+_UPRIGHT: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What undoes each value of EXIF's ``Orientation``."""
 
 _INLINE_HINT: Final = "Send the image's bytes as base64."
 
@@ -165,15 +176,14 @@ def to_rgb(image: Image.Image) -> Image.Image:
     image.load()
     if image.mode.startswith("I") or image.mode == "F":
         rgb = _scale_samples(image).convert("RGB")
-        rgb.info = {k: image.info[k] for k in ("exif", "xmp") if k in image.info}
     elif image.has_transparency_data:
         rgba = image.convert("RGBA")
         rgb = Image.new("RGB", image.size, "white")
         rgb.paste(rgba, mask=rgba.getchannel("A"))
-        rgb.info = dict(rgba.info)
     else:
-        rgb = image.convert("RGB") if image.mode != "RGB" else image.copy()
-    upright = ImageOps.exif_transpose(rgb)
+        rgb = image.convert("RGB")
+    turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    upright = rgb if turn is None else rgb.transpose(turn)
     upright.info = {}
     return upright
 
@@ -190,7 +200,8 @@ def _decode(
     data: bytes, policy: ImagePolicy, message_index: int, block_index: int
 ) -> list[CheckedImage]:
     _check_bytes(len(data), policy)
-    with _damage_reported(), _open(data, policy) as file:
+    formats = _allowed_formats(policy)
+    with _damage_reported(), _open(data, formats) as file:
         mime = MIME_TYPES[file.format or ""]
         frames = list(_frames(file, policy))
     sha256 = hashlib.sha256(data).hexdigest()
@@ -213,7 +224,7 @@ def _damage_reported() -> Iterator[None]:
         ) from error
 
 
-def _open(data: bytes, policy: ImagePolicy) -> ImageFile.ImageFile:
+def _allowed_formats(policy: ImagePolicy) -> list[str]:
     formats = [name.upper() for name in policy.formats]
     unknown = sorted(set(formats) - set(MIME_TYPES))
     if unknown:
@@ -221,6 +232,10 @@ def _open(data: bytes, policy: ImagePolicy) -> ImageFile.ImageFile:
             f"images.formats names {unknown}, which cannot be checked.",
             hint=f"Use some of {sorted(MIME_TYPES)}.",
         )
+    return formats
+
+
+def _open(data: bytes, formats: list[str]) -> ImageFile.ImageFile:
     try:
         return Image.open(io.BytesIO(data), formats=formats)
     except UnidentifiedImageError as error:

@@ -191,7 +191,7 @@ def read_turn(
     read = [
         reader.read(message, index)
         for index, message in enumerate(messages)
-        if message.type != "remove"
+        if getattr(message, "type", None) != "remove"
     ]
     if not read:
         raise TemplateError("The conversation is empty.", hint="Send at least one message.")
@@ -224,6 +224,11 @@ class _Reader:
     tried: int = 0
 
     def read(self, message: BaseMessage, index: int) -> TurnMessage:
+        if not hasattr(message, "content"):
+            raise TemplateError(
+                f"Item {index} of the conversation is no message: {type(message).__name__}.",
+                hint="See langchain_core.messages.convert_to_messages.",
+            )
         content: Any = message.content
         blocks = content if isinstance(content, list) else [content]
         parts: list[Part] = []
@@ -305,7 +310,7 @@ def _role(message: BaseMessage, index: int) -> Role:
 def _tool_calls(message: BaseMessage, index: int) -> tuple[ToolCall, ...]:
     calls = getattr(message, "tool_calls", None) or ()
     return tuple(
-        ToolCall(call.get("id") or f"call_{index}_{number}", call["name"], dict(call["args"]))
+        ToolCall(call.get("id") or f"call_{index}_{number}", call["name"], dict(call["args"] or {}))
         for number, call in enumerate(calls)
     )
 
