@@ -1,0 +1,174 @@
+"""Processors without torchvision, and the size to which they bring an image.
+
+Families that also take video ask for a video processor, which needs torchvision. None is ever
+needed here, so their processors are loaded without it. Pillow resizes the images everywhere:
+its pixels and torchvision's are not bit-equal, and verdicts must not depend on what is installed.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from importlib.util import find_spec
+from types import SimpleNamespace
+from typing import Any, Final
+
+from PIL import Image
+
+from safecode_guard.errors import UnsupportedFamily
+from safecode_guard.models.families import Family, SizeRule
+
+Size = tuple[int, int]
+"""(width, height), as in Pillow."""
+
+
+def load_processor(name: str, *, config: Any, family: Family, **options: Any) -> Any:
+    """Load a model's processor, image-only where it would take video too.
+
+    Args:
+        name: Directory or hub name.
+        config: The model's config.
+        family: Its record.
+        **options: For ``from_pretrained``, such as ``local_files_only`` and ``revision``.
+
+    Raises:
+        UnsupportedFamily: If a package is missing that the family needs; names it.
+    """
+    require_packages(family)
+    from transformers import AutoProcessor
+    from transformers.models.auto.processing_auto import (
+        PROCESSOR_MAPPING_NAMES,
+        processor_class_from_name,
+    )
+
+    if family.needs_torchvision:
+        return AutoProcessor.from_pretrained(name, **options)
+    options = {"backend": "pil", **options}
+    class_name = PROCESSOR_MAPPING_NAMES.get(config.model_type)
+    cls = processor_class_from_name(class_name) if class_name else None
+    if cls is not None and "video_processor" in cls.get_attributes():
+        return image_only(cls).from_pretrained(name, **options)
+    return AutoProcessor.from_pretrained(name, **options)
+
+
+def require_packages(family: Family) -> None:
+    """Check that what the family's processor imports is installed.
+
+    Raises:
+        UnsupportedFamily: If something is missing; the hint says how to get it.
+    """
+    if family.needs_torchvision and find_spec("torchvision") is None:
+        raise UnsupportedFamily(
+            f"Models of the family {family.name!r} need torchvision for their images.",
+            hint="Install the torchvision build that matches your torch, or use another model.",
+        )
+    missing = [package for package in family.needs_packages if find_spec(package) is None]
+    if missing:
+        raise UnsupportedFamily(
+            f"Models of the family {family.name!r} need {', '.join(missing)}.",
+            hint="Run `pip install 'safecode-guard[families]'`.",
+        )
+
+
+@functools.cache
+def image_only(cls: Any) -> Any:
+    """Return a processor class like ``cls`` that has no video processor."""
+    attributes = [name for name in cls.get_attributes() if name != "video_processor"]
+
+    # `__init__` stays the parent's: transformers filters keyword arguments by its code object.
+    def get_attributes(own: type[Any]) -> list[str]:
+        return list(attributes)
+
+    def from_args_and_dict(own: type[Any], /, args: Any, values: dict[str, Any], **options: Any) -> Any:
+        values = {key: value for key, value in values.items() if key != "video_processor"}
+        return super(made, own).from_args_and_dict([*args, None], values, **options)
+
+    made: Any = type(
+        cls.__name__,
+        (cls,),
+        {
+            "__module__": cls.__module__,
+            "video_processor": SimpleNamespace(num_frames=1, fps=1),  # read by constructors
+            "get_attributes": classmethod(get_attributes),
+            "from_args_and_dict": classmethod(from_args_and_dict),
+        },
+    )
+    return made
+
+
+def working_size(processor: Any, family: Family, image: Image.Image) -> Size:
+    """Return (width, height) to which the processor resizes an image before it cuts or pads it."""
+    rule = _RULES[family.size_rule]
+    width, height = rule(processor.image_processor, image.width, image.height)
+    return max(1, width), max(1, height)
+
+
+def _fixed(processor: Any, width: int, height: int) -> Size:
+    size = _size(processor, "size")
+    if {"height", "width"} <= size.keys():
+        return size["width"], size["height"]
+    return _shortest_edge(processor, width, height) if "shortest_edge" in size else (width, height)
+
+
+def _shortest_edge(processor: Any, width: int, height: int) -> Size:
+    size = _size(processor, "size")
+    if "shortest_edge" not in size:
+        return _fixed(processor, width, height)
+    short, long = sorted((width, height))
+    edge = size["shortest_edge"]
+    other = int(edge * long / short)
+    return (edge, other) if width <= height else (other, edge)
+
+
+def _longest_edge(processor: Any, width: int, height: int) -> Size:
+    size = _size(processor, "size")
+    if "longest_edge" not in size:
+        return _fixed(processor, width, height)
+    scale = size["longest_edge"] / max(width, height)
+    if (least := size.get("shortest_edge")) is not None:  # Idefics2: within both bounds
+        scale = max(min(scale, 1.0), min(1.0, scale), least / min(width, height))
+        scale = min(scale, size["longest_edge"] / max(width, height))
+    return round(width * scale), round(height * scale)
+
+
+def _patch_multiple(processor: Any, width: int, height: int) -> Size:
+    """Round both sides to whole merged patches, within the processor's pixel bounds."""
+    factor = processor.patch_size * processor.merge_size
+    size = _size(processor, "size")
+    least, most = size["shortest_edge"], size["longest_edge"]  # pixels, in spite of their names
+    rows, columns = round(height / factor) * factor, round(width / factor) * factor
+    if rows * columns > most:
+        shrink = math.sqrt(height * width / most)
+        rows = max(factor, math.floor(height / shrink / factor) * factor)
+        columns = max(factor, math.floor(width / shrink / factor) * factor)
+    elif rows * columns < least:
+        grow = math.sqrt(least / (height * width))
+        rows = math.ceil(height * grow / factor) * factor
+        columns = math.ceil(width * grow / factor) * factor
+    return columns, rows
+
+
+def _tiles(processor: Any, width: int, height: int) -> Size:
+    """Fit the image into the grid of tiles that wastes least of it."""
+    grids = getattr(processor, "image_grid_pinpoints", None)
+    if not grids:
+        return _fixed(processor, width, height)
+    scales = [(min(w / width, h / height), w * h) for h, w in grids]
+    kept = [(min(s * s, 1.0) * width * height, area, s) for s, area in scales]
+    _, _, scale = max(kept, key=lambda k: (k[0], k[0] - k[1]))
+    return math.ceil(width * scale), math.ceil(height * scale)
+
+
+def _size(processor: Any, name: str) -> dict[str, int]:
+    size = getattr(processor, name, None) or {}
+    return {key: int(value) for key, value in dict(size).items() if value is not None}
+
+
+_RULES: Final[dict[SizeRule, Callable[[Any, int, int], Size]]] = {
+    "fixed": _fixed,
+    "shortest_edge": _shortest_edge,
+    "longest_edge": _longest_edge,
+    "patch_multiple": _patch_multiple,
+    "tiles": _tiles,
+}

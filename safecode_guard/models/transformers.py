@@ -1,0 +1,365 @@
+"""Vision-language models of the transformers library behind the `VisionLanguageModel` protocol.
+
+This module and `safecode_guard.models.branch` are the only ones that rely on how transformers
+works inside; a contract suite compares them with its plain ``generate``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Self, cast
+
+import torch
+from PIL import Image
+
+from safecode_guard.errors import ModelError, TemplateError, UnsupportedFamily
+from safecode_guard.models.branch import Engine, TransformersBranch
+from safecode_guard.models.encoded import EncodedPrompts
+from safecode_guard.models.families import RECORD_FILE, Family, family_of
+from safecode_guard.models.processors import load_processor, require_packages, working_size
+from safecode_guard.models.protocol import Prompts, Sampling, Tool
+from safecode_guard.models.rendering import Renderer
+from safecode_guard.models.vocabulary import TokenizerVocabulary
+from safecode_guard.turns import ImagePart, Turn
+
+_BAD_INPUT: Final = (ValueError, TypeError, KeyError, IndexError, AttributeError)
+_NO_IDENTITY: Final = frozenset({"_name_or_path", "transformers_version", "dtype", "torch_dtype"})
+_PROBED: Final = 8
+"""Numbers read of each parameter for the model's id."""
+
+
+class TransformersModel:
+    """A local vision-language model with access to its logits.
+
+    One object serves threads: a lock is held for each forward pass and for no longer, so that
+    several answers can be decoded in turns.
+
+    Example:
+        >>> vlm = TransformersModel.load("Qwen/Qwen2.5-VL-3B-Instruct")   # doctest: +SKIP
+        >>> vlm.generate([turn], Sampling(max_tokens=32))                 # doctest: +SKIP
+        ['A cliff path in the rain.']
+    """
+
+    def __init__(
+        self, model: Any, processor: Any, *, id: str | None = None, family: Family | None = None
+    ) -> None:
+        """Wrap a loaded model and its processor.
+
+        Args:
+            model: An image-text-to-text model of transformers; put into evaluation mode.
+            processor: Its processor. A tokenizer without padding token pads with its end token.
+            id: Name of the model; None takes the one it was loaded by.
+            family: Its record; None finds it by the model's config.
+
+        Raises:
+            UnsupportedFamily: If the model is an encoder-decoder.
+        """
+        _require_decoder(model.config)
+        self.model, self.processor = model.eval(), processor
+        self.family = family or family_of(model.config)
+        tokenizer = processor.tokenizer
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        self.vocabulary = TokenizerVocabulary(
+            tokenizer,
+            size=int(model.config.get_text_config().vocab_size),
+            eos_ids=_eos_ids(model),
+        )
+        name = id or str(getattr(model.config, "_name_or_path", "")) or self.family.name
+        self.id = f"{name}@{_fingerprint(model, self.vocabulary.id)}"
+        self._renderer = Renderer.of(processor, self.family)
+        self._engine = Engine(model, self.family.module_state)
+
+    @classmethod
+    def load(
+        cls,
+        name: str,
+        *,
+        device: str | None = None,
+        dtype: str | torch.dtype | None = None,
+        device_map: Any = None,
+        quantization_config: Any = None,
+        local_files_only: bool = False,
+        model_kwargs: Mapping[str, Any] | None = None,
+        processor_kwargs: Mapping[str, Any] | None = None,
+        revision: str | None = None,
+    ) -> Self:
+        """Load a model and its processor from a directory or from the hub.
+
+        Args:
+            name: Directory or hub name. A ``safecode.json`` in it overrides its family's record.
+            device: ``auto`` takes a GPU if there is one; None leaves the model on the CPU, or
+                where ``device_map`` puts it.
+            dtype: Such as ``bfloat16``; None keeps that of the files.
+            device_map: As for ``from_pretrained``; needs accelerate.
+            quantization_config: As for ``from_pretrained``.
+            local_files_only: Never look at the hub.
+            model_kwargs: More options of the model's ``from_pretrained``.
+            processor_kwargs: More options of the processor's.
+            revision: Commit, tag or branch on the hub.
+
+        Raises:
+            UnsupportedFamily: If the architecture cannot be loaded here; says what is missing.
+        """
+        from transformers import AutoConfig, AutoModelForImageTextToText
+
+        where = {"local_files_only": local_files_only, "revision": revision}
+        where = {key: value for key, value in where.items() if value}
+        config = AutoConfig.from_pretrained(name, **where)
+        family = family_of(config, _record(name, where))
+        require_packages(family)
+        _require_decoder(config)
+        processor = load_processor(
+            name, config=config, family=family, **where, **(processor_kwargs or {})
+        )
+        options = {
+            "dtype": dtype,
+            "device_map": device_map,
+            "quantization_config": quantization_config,
+        }
+        options = {key: value for key, value in options.items() if value is not None}
+        model = AutoModelForImageTextToText.from_pretrained(
+            name, **where, **options, **(model_kwargs or {})
+        )
+        if device is not None and device_map is None:
+            model = model.to(_device(device))
+        return cls(model, processor, id=name, family=family)
+
+    def encode(self, turns: Sequence[Turn], *, tools: Sequence[Tool] = ()) -> EncodedPrompts:
+        """Render and tokenise conversations, one row each, left-padded.
+
+        Raises:
+            TemplateError: If the chat template refuses the layout; names the fix.
+        """
+        texts = [self._renderer.render(turn, tools) for turn in turns]
+        images = [_images(turn) for turn in turns]
+        self._check_images(images)
+        return self._encoded(texts, images)
+
+    def count_tokens(self, prompts: EncodedPrompts) -> list[int]:
+        """Return the number of prompt tokens of each row, those of its images included."""
+        return prompts.counts
+
+    def prefill(self, prompts: Prompts, sampling: Sampling) -> TransformersBranch:
+        """Run the prompts (left-padded) once and return a branch with their next-token logits."""
+        encoded = cast(EncodedPrompts, prompts)
+        return TransformersBranch(
+            self._engine,
+            self._generator(encoded),
+            self._inputs(encoded),
+            options=self._options(sampling),
+            continuation_type=self.family.continuation_type,
+        )
+
+    def generate(self, turns: Sequence[Turn], sampling: Sampling) -> list[str]:
+        """Return plain generated texts by the model's own ``generate``.
+
+        A seed applies to this call alone: the global random state is as before afterwards.
+        """
+        prompts = self.encode(turns)
+        inputs, options = self._inputs(prompts), self._options(sampling)
+        if sampling.stop:
+            options |= {
+                "stop_strings": list(sampling.stop),
+                "tokenizer": self.processor.tokenizer,
+            }
+        length = inputs["input_ids"].shape[1]
+        devices = [self._device] if self._device.type == "cuda" else []
+        with self._engine.running([]), torch.random.fork_rng(devices, enabled=True):
+            if sampling.seed is not None:
+                torch.manual_seed(sampling.seed)
+            rows = self._generator(prompts).generate(**inputs, **options)
+        texts = [self.vocabulary.decode(row[length:].tolist()) for row in rows]
+        return [_before(text, sampling.stop) for text in texts]
+
+    def working_size(self, image: Image.Image) -> tuple[int, int]:
+        """Return (width, height) to which the model's preprocessing resizes an image."""
+        return working_size(self.processor, self.family, image)
+
+    def samples(self, sampling: Sampling) -> bool:
+        """Return whether tokens are drawn at random under these parameters.
+
+        A temperature of 0 never draws, a higher one does unless ``do_sample`` says otherwise.
+        """
+        if sampling.temperature == 0:
+            return False
+        if sampling.do_sample is not None:
+            return sampling.do_sample
+        return sampling.temperature is not None or bool(self.model.generation_config.do_sample)
+
+    @property
+    def _device(self) -> torch.device:
+        device = cast(torch.device, self.model.device)
+        if device.type != "meta":
+            return device
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")  # offloaded weights
+
+    def _generator(self, prompts: EncodedPrompts) -> Any:
+        inner = self.family.text_module
+        if inner is None or prompts.has_images:
+            return self.model
+        return getattr(self.model, inner)
+
+    def _inputs(self, prompts: EncodedPrompts) -> dict[str, Any]:
+        inputs = {key: self._placed(value) for key, value in prompts.inputs.items()}
+        if self._generator(prompts) is self.model:
+            return inputs
+        return {key: inputs[key] for key in ("input_ids", "attention_mask")}
+
+    def _placed(self, value: Any) -> Any:
+        if not isinstance(value, torch.Tensor):
+            return value
+        dtype = self.model.dtype if value.is_floating_point() else None
+        return value.to(device=self._device, dtype=dtype)
+
+    def _options(self, sampling: Sampling) -> dict[str, Any]:
+        """Return the arguments of ``generate``: one beam, one answer, a cache that grows."""
+        options: dict[str, Any] = {
+            "max_new_tokens": sampling.max_tokens,
+            "do_sample": self.samples(sampling),
+            "num_beams": 1,
+            "num_return_sequences": 1,
+            "use_cache": True,
+            "cache_implementation": "dynamic",
+            "return_dict_in_generate": False,
+        }
+        penalty = {"repetition_penalty": sampling.repetition_penalty}
+        drawing = {
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "top_k": sampling.top_k,
+        }
+        given = penalty | (drawing if options["do_sample"] else {})
+        return options | {key: value for key, value in given.items() if value is not None}
+
+    def _check_images(self, images: Sequence[Sequence[Image.Image]]) -> None:
+        most = max((len(row) for row in images), default=0)
+        limit, family = self.family.max_images, self.family.name
+        if limit is not None and most > limit:
+            raise TemplateError(
+                f"Models of the family {family!r} take {limit} image, not {most}.",
+                hint="Send one image per conversation, or use a multi-image model.",
+            )
+        if not self.family.text_only and any(not row for row in images):
+            raise TemplateError(
+                f"Models of the family {family!r} need an image in every conversation.",
+                hint="Attach an image, or answer text-only turns with another model.",
+            )
+
+    def _encoded(self, texts: list[str], images: Sequence[Sequence[Image.Image]]) -> EncodedPrompts:
+        pictures: Any = None
+        if any(images):
+            flat = [image for row in images for image in row]
+            pictures = [list(row) for row in images] if self.family.nested_images else flat
+        bos = self.processor.tokenizer.bos_token
+        begun = bool(bos) and all(text.startswith(bos) for text in texts)
+        try:
+            inputs = self.processor(
+                text=texts,
+                images=pictures,
+                return_tensors="pt",
+                padding=True,
+                padding_side="left",
+                **({"add_special_tokens": False} if begun else {}),
+            )
+        except _BAD_INPUT as error:
+            raise ModelError(
+                f"The model's processor refuses the conversation: {error}",
+                hint="Look at the number and the size of its images.",
+            ) from error
+        prompts = EncodedPrompts(
+            dict(inputs), int(self.processor.tokenizer.pad_token_id), _image_ids(self.model.config)
+        )
+        self._check_shown(prompts, images)
+        return prompts
+
+    def _check_shown(
+        self, prompts: EncodedPrompts, images: Sequence[Sequence[Image.Image]]
+    ) -> None:
+        for i, (ids, row) in enumerate(zip(prompts.ids, images, strict=True)):
+            if bool(row) != bool(prompts.image_ids.intersection(ids)):
+                raise TemplateError(
+                    f"Conversation {i} has {len(row)} images, and its prompt does not show them.",
+                    hint="Check that the processor and the model belong together.",
+                )
+
+
+def _images(turn: Turn) -> list[Image.Image]:
+    return [
+        turn.images[part.index].pixels
+        for message in turn.messages
+        for part in message.parts
+        if isinstance(part, ImagePart)
+    ]
+
+
+def _image_ids(config: Any) -> frozenset[int]:
+    found = (getattr(config, name, None) for name in ("image_token_id", "image_token_index"))
+    return frozenset(int(i) for i in found if i is not None)
+
+
+def _eos_ids(model: Any) -> list[int]:
+    ids = model.generation_config.eos_token_id
+    if ids is None and (inner := getattr(model, "language_model", None)) is not None:
+        ids = getattr(getattr(inner, "generation_config", None), "eos_token_id", None)
+    return [] if ids is None else [int(i) for i in (ids if isinstance(ids, list) else [ids])]
+
+
+def _require_decoder(config: Any) -> None:
+    if config.is_encoder_decoder or config.get_text_config().is_encoder_decoder:
+        raise UnsupportedFamily(
+            f"{type(config).__name__} describes an encoder-decoder model.",
+            hint="Use a decoder-only language model (e.g. Vicuna or OPT in place of T5).",
+        )
+
+
+def _device(name: str) -> str:
+    if name != "auto":
+        return name
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _record(name: str, where: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Read the model's ``safecode.json``, if it has one."""
+    from transformers.utils import cached_file
+
+    path = cached_file(
+        name,
+        RECORD_FILE,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+        _raise_exceptions_for_gated_repo=False,
+        **where,
+    )
+    if path is None:
+        return None
+    try:
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UnsupportedFamily(
+            f"{path} is not readable JSON: {error}", hint="Correct or remove the file."
+        ) from error
+    if not isinstance(record, dict):
+        raise UnsupportedFamily(f"{path} holds no JSON object.", hint="Correct or remove the file.")
+    return record
+
+
+def _fingerprint(model: Any, tokens: str) -> str:
+    """Return a short digest of config, token table and a few numbers of every parameter."""
+    config = {k: v for k, v in model.config.to_dict().items() if k not in _NO_IDENTITY}
+    digest = hashlib.sha256(json.dumps([config, tokens], sort_keys=True, default=str).encode())
+    for name, parameter in model.named_parameters():
+        digest.update(f"{name}{tuple(parameter.shape)}".encode())
+        if parameter.device.type != "meta":
+            probe = parameter.detach().flatten()[:_PROBED].to("cpu", torch.float32)
+            digest.update(probe.numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def _before(text: str, stops: Sequence[str]) -> str:
+    """Cut a text before the first stop string in it."""
+    ends = [at for stop in stops if (at := text.find(stop)) >= 0]
+    return text[: min(ends)] if ends else text

@@ -1,0 +1,51 @@
+"""A tokenizer behind the `Vocabulary` protocol."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+
+class TokenizerVocabulary:
+    """A transformers tokenizer as far as steering and judging need it.
+
+    ``size`` is the width of the model's logits, which may exceed the tokenizer's table (padded
+    embeddings) or fall short of it (an image token without an output row).
+
+    Example:
+        >>> vocabulary = TokenizerVocabulary(tokenizer, size=32064)     # doctest: +SKIP
+        >>> vocabulary.decode(vocabulary.encode(" unsafe"))             # doctest: +SKIP
+        ' unsafe'
+    """
+
+    def __init__(
+        self, tokenizer: Any, *, size: int | None = None, eos_ids: Iterable[int] = ()
+    ) -> None:
+        table: dict[str, int] = tokenizer.get_vocab()
+        self._tokenizer = tokenizer
+        self.id = _digest(table)
+        self.size = len(tokenizer) if size is None else size
+        eos = tokenizer.eos_token_id
+        self.eos_ids = frozenset(eos_ids) or frozenset([] if eos is None else [int(eos)])
+        added: dict[int, Any] = tokenizer.added_tokens_decoder
+        marked = {i for i, token in added.items() if token.special}
+        self.special_ids = frozenset({*tokenizer.all_special_ids, *marked, *self.eos_ids})
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of a text, without any special tokens added."""
+        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of ids, special tokens left out, spaces as they are."""
+        return str(
+            self._tokenizer.decode(
+                list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
+        )
+
+
+def _digest(table: dict[str, int]) -> str:
+    canonical = json.dumps(sorted(table.items()), ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()

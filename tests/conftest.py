@@ -1,0 +1,27 @@
+"""Settings of every test: one thread, no network, tiny models built once per session."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TRANSFORMERS_OFFLINE"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+import torch
+
+if TYPE_CHECKING:
+    from safecode_guard.models.transformers import TransformersModel
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def build() -> Callable[[str], TransformersModel]:
+    """Give the builder of tiny models by family name; see `tests.families`."""
+    from tests.families import build
+
+    return build
