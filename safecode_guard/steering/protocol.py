@@ -41,9 +41,17 @@ class LogitsStrategy(Protocol):
     ``max_tokens`` caps the answer; None leaves the caller's budget alone.
     """
 
-    steps: int
-    views: Literal[1, 2]
-    max_tokens: int | None
+    @property
+    def steps(self) -> int:
+        """Number of guided tokens."""
+
+    @property
+    def views(self) -> Literal[1, 2]:
+        """Number of views each guided step needs."""
+
+    @property
+    def max_tokens(self) -> int | None:
+        """Cap on the answer's length."""
 
     def adjust(self, step: int, logits: Tensor, ids: Tensor, so_far: Tensor) -> Tensor:
         """Return the steered logits of one step.
