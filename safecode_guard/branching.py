@@ -48,8 +48,8 @@ def route_by_action(
         PolicyError: At once, if an action does not exist or one has no route and no default.
 
     Example:
-        >>> chain = guard | route_by_action({"block": escalate, "review": ask_human}, default=parser)
-        ... # doctest: +SKIP
+        >>> routes = {"block": escalate, "review": ask_human}           # doctest: +SKIP
+        >>> chain = guard | route_by_action(routes, default=parser)     # doctest: +SKIP
     """
     _check(routes)
     missing = [action for action in ACTIONS if action not in routes]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -45,10 +46,8 @@ def emit_verdict(verdict: Verdict, run_manager: CallbackManagerForLLMRun | None 
     elif (run := current_run.get()) is not None:
         run[0].on_custom_event(EVENT_NAME, payload, run_id=run[1])
     else:
-        try:
+        with suppress(RuntimeError):  # no run to dispatch on
             dispatch_custom_event(EVENT_NAME, payload)
-        except RuntimeError:  # no run to dispatch on
-            pass
     _write_to_graph(payload)
 
 

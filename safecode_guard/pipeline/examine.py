@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from safecode_guard.errors import PolicyError
 from safecode_guard.judges.cache import JudgementCache
-from safecode_guard.judges.failsafe import run_judge, run_many
-from safecode_guard.judges.protocol import Judge, JudgeRequest
+from safecode_guard.judges.factory import make_judge
+from safecode_guard.judges.failsafe import arun_judge, run_judge, run_many
+from safecode_guard.judges.protocol import Judge, JudgeRequest, ToolCallSubject
+from safecode_guard.models.protocol import VisionLanguageModel
 from safecode_guard.pipeline.rules import Decision, decide, without_steering
 from safecode_guard.policy import Policy
 from safecode_guard.routing import Route, route
+from safecode_guard.steering.protocol import Strategy
 from safecode_guard.turns import Turn
 from safecode_guard.verdict import (
     DecodingRecord,
@@ -56,6 +61,15 @@ class Examiner:
             found[i] = judgement
         return [judgement for judgement in found if judgement is not None]
 
+    async def ajudge(self, request: JudgeRequest) -> Judgement:
+        """Judge one request without blocking the event loop, from the cache where it can."""
+        judgement = self.recall(request)
+        if judgement is None:
+            timeout = self.policy.judge.timeout_s
+            judgement = await arun_judge(self.judge, request, timeout_s=timeout)
+            self.remember(request, judgement)
+        return judgement
+
     def _judge(self, requests: list[JudgeRequest]) -> list[Judgement]:
         timeout = self.policy.judge.timeout_s
         if any(request.prefix is not None for request in requests) or len(requests) == 1:
@@ -73,13 +87,33 @@ class Examiner:
 
     def check(self, request: JudgeRequest, *, run_id: str | None = None) -> Verdict:
         """Return the verdict on a request; nothing is generated."""
-        route = self.route(request.turn)
-        if route.kind == "refuse":
-            return self.verdict(request, self.unjudgeable(), None, run_id=run_id)
-        if route.kind == "pass":
-            return self.verdict(request, Decision(None, "pass"), None, run_id=run_id)
-        judgement = self.judge_all([request])[0]
-        return self.verdict(request, self.decide(judgement), judgement, run_id=run_id)
+        settled = self._settled(request)
+        judgement = None if settled else self.judge_all([request])[0]
+        return self._checked(request, settled, judgement, run_id)
+
+    async def acheck(self, request: JudgeRequest, *, run_id: str | None = None) -> Verdict:
+        """Return the verdict on a request without blocking the event loop; see `check`."""
+        settled = self._settled(request)
+        judgement = None if settled else await self.ajudge(request)
+        return self._checked(request, settled, judgement, run_id)
+
+    def _settled(self, request: JudgeRequest) -> Decision | None:
+        """Return the decision on what need not be judged, or cannot be."""
+        kind = self.route(request.turn).kind
+        if kind == "refuse":
+            return self.unjudgeable()
+        return Decision(None, "pass") if kind == "pass" else None
+
+    def _checked(
+        self,
+        request: JudgeRequest,
+        settled: Decision | None,
+        judgement: Judgement | None,
+        run_id: str | None,
+    ) -> Verdict:
+        decision = settled if judgement is None else self.decide(judgement)
+        assert decision is not None
+        return self.verdict(request, decision, judgement, run_id=run_id)
 
     def verdict(
         self,
@@ -126,3 +160,48 @@ def _record(judgement: Judgement) -> JudgeRecord:
         members=judgement.members,
         calibration_id=judgement.calibration_id,
     )
+
+
+def make_examiner(
+    policy: Policy,
+    *,
+    model: VisionLanguageModel | None = None,
+    judge: object | None = None,
+    strategy: Strategy | None = None,
+    steers: bool = True,
+) -> Examiner:
+    """Return the examiner of a policy.
+
+    Args:
+        policy: The policy in force.
+        model: The guarded model, where it judges itself.
+        judge: A judge of the user's own, or a LangChain chat model.
+        strategy: A strategy of the user's own; only its id matters here.
+        steers: Whether the guarded model can be steered.
+
+    Raises:
+        PolicyError: If policy and judge do not go together.
+    """
+    made = make_judge(policy.judge, vlm=model, own=judge)
+    if policy.category_actions and not made.gives_categories:
+        raise PolicyError(
+            f"category_actions are set, but the judge {made.id!r} gives no categories.",
+            hint="Remove them, or use a judge that names hazards.",
+        )
+    objects = {"judge": made.id} if judge is not None else {}
+    if strategy is not None:
+        objects["strategy"] = strategy.id
+    cache = JudgementCache(policy.judge.cache_size)
+    return Examiner(made, policy, cache, policy.digest(**objects), steers)
+
+
+def subject_of(
+    turn: Turn, tool_call: Mapping[str, Any] | None, *, deadline: float | None = None
+) -> JudgeRequest:
+    """Return the request to judge a turn, or a tool call (LangChain's form) made in it."""
+    if tool_call is None:
+        return JudgeRequest("input", turn, deadline=deadline)
+    call = ToolCallSubject(
+        str(tool_call.get("id") or ""), tool_call["name"], dict(tool_call["args"])
+    )
+    return JudgeRequest("tool_call", turn, tool_call=call, deadline=deadline)
