@@ -208,15 +208,15 @@ def _warn_of_unknown(names: Iterable[str] | Mapping[str, Any], kind: str) -> Non
     paths = (*OWN_FIELDS, *key_paths())
     tops = {path.split(".")[0] for path in paths}
     tables = {path.split(".")[0] for path in paths if "." in path}
-    known = [PREFIX + path.upper().replace(".", DELIMITER) for path in paths]
+    known = [path.upper().replace(".", DELIMITER) for path in paths]
     for name in names:
         if not name.upper().startswith(PREFIX):
             continue
         top, *rest = name[len(PREFIX) :].lower().split(DELIMITER)
         if top in (tables if rest else tops):
             continue
-        close = difflib.get_close_matches(name.upper(), known, n=1)
-        meant = f" Did you mean {close[0]}?" if close else ""
+        close = difflib.get_close_matches(name[len(PREFIX) :].upper(), known, n=1)
+        meant = f" Did you mean {PREFIX}{close[0]}?" if close else ""
         warnings.warn(
             f"Unknown {kind} {name!r} is ignored.{meant}", UnknownSettingWarning, stacklevel=6
         )

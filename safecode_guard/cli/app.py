@@ -1,0 +1,91 @@
+"""The application: its commands, its options, and how errors are told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+import safecode_guard
+from safecode_guard.cli import exits, screen
+from safecode_guard.cli.asking import ask, check
+from safecode_guard.cli.benches import bench_app
+from safecode_guard.cli.demo import demo
+from safecode_guard.cli.doctor import doctor
+from safecode_guard.cli.policies import policy_app
+from safecode_guard.errors import GuardError
+
+
+class _Reporting(TyperGroup):
+    """Commands whose `GuardError` is a short message, and a traceback only with --debug."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except GuardError as error:
+            if ctx.params.get("debug"):
+                raise
+            screen.print_error(error)
+            raise typer.Exit(exits.ERROR) from None
+
+
+app = typer.Typer(
+    name="safecode-guard",
+    cls=_Reporting,
+    help="A guardrail for agents that see.",
+    epilog=" ".join(exits.HELP.split()),
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(demo)
+app.command()(ask)
+app.command()(check)
+app.add_typer(policy_app, name="policy")
+app.command()(doctor)
+app.add_typer(bench_app, name="bench")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"safecode-guard {safecode_guard.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """A guardrail for agents that see."""
+
+
+COMMANDS = (
+    *("", "demo", "ask", "check", "policy", "policy show", "policy schema", "policy validate"),
+    *("doctor", "bench"),
+)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+def command_help() -> Iterator[tuple[str, str]]:
+    """Yield each command's name and the text of its help, in 80 columns."""
+    from typer.testing import CliRunner
+
+    runner = CliRunner()
+    environment = {"TERMINAL_WIDTH": "80", "NO_COLOR": "1", "TERM": "dumb"}
+    for name in COMMANDS:
+        done = runner.invoke(
+            app, [*name.split(), "--help"], prog_name="safecode-guard", env=environment
+        )
+        text = "\n".join(line.rstrip() for line in done.stdout.strip().splitlines())
+        yield f"safecode-guard {name}".strip(), text

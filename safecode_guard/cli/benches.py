@@ -1,0 +1,32 @@
+"""``safecode-guard bench``: hands over to the benchmarks, which have options of their own."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any, Final
+
+import typer
+
+from safecode_guard.cli import exits
+
+bench_app = typer.Typer(help="Measure what guarding costs, and what it does.", no_args_is_help=True)
+
+_PASS_ON: Final[dict[str, Any]] = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+@bench_app.command("speed", context_settings=_PASS_ON, add_help_option=False)
+def speed(ctx: typer.Context) -> None:
+    """Measure the cost: time and tokens against the plain model."""
+    _run("speed", ctx.args)
+
+
+@bench_app.command("paired", context_settings=_PASS_ON, add_help_option=False)
+def paired(ctx: typer.Context) -> None:
+    """Measure the effect: the same request over a safe and an unsafe scene."""
+    _run("paired", ctx.args)
+
+
+def _run(name: str, arguments: list[str]) -> None:
+    # loads torch and transformers, so not before it is asked for
+    code = import_module(f"safecode_guard.bench.{name}").main(arguments)
+    raise typer.Exit(code or exits.OK)

@@ -1,0 +1,86 @@
+"""From what was typed to a model, a policy and messages."""
+
+from __future__ import annotations
+
+import base64
+import mimetypes
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safecode_guard.cli import screen
+from safecode_guard.policy import Policy
+from safecode_guard.settings import SafeCoDeSettings
+
+if TYPE_CHECKING:
+    from langchain_core.messages import BaseMessage
+
+    from safecode_guard.chat_model import ChatTransformers
+
+EMBEDDED_JUDGES = ("light", "nano")
+
+
+def open_model(
+    name: str | None, *, device: str | None = None, max_tokens: int | None = None
+) -> ChatTransformers:
+    """Return a chat model with its weights loaded; shows a spinner meanwhile.
+
+    Args:
+        name: Directory or hub name; None for the embedded tiny model.
+        device: Where to load it.
+        max_tokens: Longest answer; None for the model's default.
+    """
+    with screen.working(f"Loading {name or 'the embedded tiny model'} ..."):
+        from safecode_guard.chat_model import ChatTransformers
+
+        given = {"device": device, "max_tokens": max_tokens}
+        fields = {key: value for key, value in given.items() if value is not None}
+        if name is None:
+            model = ChatTransformers.tiny(**fields)
+        else:
+            model = ChatTransformers.from_pretrained(name, **fields)
+        _ = model.vlm
+    return model
+
+
+def open_policy(
+    file: Path | None = None, *, preset: str | None = None, judge: str | None = None
+) -> Policy:
+    """Return the policy of a file, the environment and options; warnings go to stderr.
+
+    Raises:
+        PolicyError: If it is missing, empty or invalid.
+    """
+    values: dict[str, Any] = {}
+    if preset is not None:
+        values["preset"] = preset
+    if judge is not None:
+        values["judge"] = {"kind": "local", "model": _judge_path(judge)}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        policy = SafeCoDeSettings(policy_file=file, **values).policy()
+    for warning in caught:
+        screen.err.print(f"[yellow]Warning:[/] {screen.printable(str(warning.message))}")
+    return policy
+
+
+def _judge_path(name: str) -> str:
+    if name not in EMBEDDED_JUDGES or Path(name).is_dir():
+        return name
+    from safecode_guard.tiny.load import weights_path
+
+    return str(weights_path(name))  # type: ignore[arg-type]
+
+
+def messages_of(picture: Path, question: str) -> list[BaseMessage]:
+    """Return the conversation of one picture file and one question."""
+    mime = mimetypes.guess_type(picture.name)[0] or "image/png"
+    return image_messages(picture.read_bytes(), question, mime=mime)
+
+
+def image_messages(data: bytes, question: str, *, mime: str = "image/png") -> list[BaseMessage]:
+    """Return the conversation of one encoded picture and one question."""
+    from langchain_core.messages import HumanMessage
+
+    block = {"type": "image", "base64": base64.b64encode(data).decode(), "mime_type": mime}
+    return [HumanMessage([block, {"type": "text", "text": question}])]

@@ -1,0 +1,50 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Picture = Annotated[
+    Path,
+    typer.Argument(
+        metavar="IMAGE", exists=True, dir_okay=False, readable=True, help="A picture file."
+    ),
+]
+Question = Annotated[str, typer.Argument(metavar="QUESTION", help="What is asked about it.")]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="DIR",
+        help="Directory or hub name of the model; the embedded tiny one if not given.",
+    ),
+]
+Device = Annotated[
+    str | None, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 ...")
+]
+Judge = Annotated[
+    str | None,
+    typer.Option(
+        "--judge",
+        "-j",
+        metavar="DIR",
+        help="Another model as the judge; 'light' and 'nano' are embedded.",
+    ),
+]
+PolicyFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--policy", "-p", metavar="FILE", help="Policy file, TOML or YAML.", show_default=False
+    ),
+]
+Preset = Annotated[
+    str | None,
+    typer.Option("--preset", metavar="NAME", help="balanced, strict or permissive."),
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")
+]
