@@ -35,7 +35,10 @@ from safecode_guard.taxonomy import Action, Category, Label, Stage
 
 if TYPE_CHECKING:
     from safecode_guard.branching import is_action, route_by_action, verdict_edge
+    from safecode_guard.chat_model import ChatTransformers
+    from safecode_guard.check import SafeCoDeCheck
     from safecode_guard.events import AsyncVerdictHandler, VerdictHandler
+    from safecode_guard.guard import SafeCoDeGuard
     from safecode_guard.judges.protocol import Judge, JudgeRequest
     from safecode_guard.policy import Policy
     from safecode_guard.settings import SafeCoDeSettings, UnknownSettingWarning
@@ -53,6 +56,7 @@ __all__ = [
     "Action",
     "AsyncVerdictHandler",
     "Category",
+    "ChatTransformers",
     "ConstraintError",
     "FetchFailed",
     "ForbiddenSource",
@@ -71,6 +75,8 @@ __all__ = [
     "Overloaded",
     "Policy",
     "PolicyError",
+    "SafeCoDeCheck",
+    "SafeCoDeGuard",
     "SafeCoDeSettings",
     "Stage",
     "SteeringContext",
@@ -95,8 +101,11 @@ _LAZY = {
     "is_action": "branching",
     "route_by_action": "branching",
     "verdict_edge": "branching",
+    "ChatTransformers": "chat_model",
+    "SafeCoDeCheck": "check",
     "AsyncVerdictHandler": "events",
     "VerdictHandler": "events",
+    "SafeCoDeGuard": "guard",
     "Judge": "judges.protocol",
     "JudgeRequest": "judges.protocol",
     "Policy": "policy",
