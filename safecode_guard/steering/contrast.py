@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from safecode_guard.errors import ModelError, PolicyError
+from safecode_guard.errors import PolicyError
 
 Normalise = Literal["none", "rescale", "vcd"]
 """Scale of the contrast; see `contrast`."""
@@ -110,23 +110,18 @@ def steer(
     stages are the clean logits themselves, bit for bit.
 
     Args:
-        logits: float32 [views, n]; row 0 is the real image, row 1 the second view.
+        logits: float32 [views, n]; row 0 is the real image, row 1 the second view. With one row
+            (a turn without images has no second view) there is nothing to contrast.
         push: float32 [n], or None for no modulation.
         alpha: Weight of the second view.
         normalise: Scale of the contrast.
         top_k: Reach of the modulation.
         plausibility: beta of the cut; 0 for none.
-
-    Raises:
-        ModelError: If a contrast is asked for and the second view is missing.
     """
     clean = logits[0]
-    if alpha > 0 and logits.shape[0] < 2:
-        raise ModelError(
-            "A contrast needs the logits of two views, and got one.",
-            hint="Prefill as many views as the strategy's `views` says.",
-        )
-    contrasted = contrast(clean, logits[-1], alpha=alpha, normalise=normalise)
+    contrasted = clean
+    if logits.shape[0] == 2:
+        contrasted = contrast(clean, logits[1], alpha=alpha, normalise=normalise)
     modulated = contrasted if push is None else modulate(contrasted, push, top_k=top_k)
     if plausibility == 0:
         return Stages(contrasted, modulated, modulated)

@@ -60,8 +60,9 @@ class GuidedSteps(ABC):
 class PaperSteering(GuidedSteps):
     """The paper's two stages, with one flat set R at every guided step.
 
-    The paper does not say how phrases become R. Here R is every token of a phrase up to the one
-    that makes it a refusal: "I", "'m", " sorry", " cannot", but not the " to" and "," after it.
+    The paper does not say how phrases become R. Here R holds the tokens that are a whole first
+    word ("I", "Sorry") or a whole refusing word ("sorry", "cannot"), and none of the " to" and
+    "," around them.
     """
 
     refusals: frozenset[int]

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from safecode_guard.errors import ModelError, PolicyError
 from safecode_guard.models.families import Family
-from safecode_guard.steering.contrast import Stages, contrast, steer
+from safecode_guard.steering.contrast import Stages, steer
 from safecode_guard.steering.guided import PaperSteering
 from safecode_guard.steering.parameters import SteeringParameters
 from safecode_guard.steering.protocol import Direction, LogitsStrategy, SteeringContext
@@ -84,7 +84,7 @@ def prepare_reference(
         PolicyError: If lambda_supp > 2 would make a probability negative.
     """
     parameters = context.parameters
-    refusals = trie.tokens(openings_only=not quirks.every_phrase_token)
+    refusals = trie.tokens(key_words_only=not quirks.every_phrase_token)
     size = context.vocabulary.size
     max_tokens = quirks.max_tokens(context.direction, context.family)
     if context.direction == "suppress":
@@ -125,14 +125,21 @@ class ForcedRefusal:
     def adjust(self, step: int, logits: Tensor, ids: Tensor, so_far: Tensor) -> Tensor:
         """Return one-hot logits for the phrase's next token; the clean ones after its end."""
         if step == 0:
-            self._chosen = best_phrase(self._first_step(logits), ids, self.phrases)
+            self._chosen = best_phrase(self._contrasted(logits), ids, self.phrases)
         if step >= len(self._chosen):
             return logits[0]
         return only(self._chosen[step], ids)
 
-    def _first_step(self, logits: Tensor) -> Tensor:
-        alpha, normalise = self.parameters.alpha, self.parameters.normalise
-        return contrast(logits[0], logits[-1], alpha=alpha, normalise=normalise)
+    def _contrasted(self, logits: Tensor) -> Tensor:
+        parameters = self.parameters
+        return steer(
+            logits,
+            None,
+            alpha=parameters.alpha,
+            normalise=parameters.normalise,
+            top_k=parameters.top_k,
+            plausibility=0,
+        ).contrasted
 
 
 class LoosenedAnswer:

@@ -24,7 +24,7 @@ _APOLOGY_OR_INABILITY = re.compile(
 )
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|\n+")
 _CLAUSE = r"(?:^|[,，;；:：—–]\s*(?:(?:but|however|so|aber|jedoch|mais|pero|但是?)[,，]?\s*)?)"
-_REFUSING_WORD = re.compile(r"\s*(?:[一-鿿]{2}|[^\s,，一-鿿]+)")
+_WORD = re.compile(r"\s*(?:[一-鿿]{2}|[^\s,，一-鿿]+)")
 _LEADING_MARKS = re.compile(r"^[\s\"'“”„«»*_#>\-]+")
 
 
@@ -42,7 +42,15 @@ class Phrase:
     @property
     def commits_at(self) -> int:
         """Length of the text to the end of its refusing word; before that all is still open."""
-        word = _REFUSING_WORD.match(self.text, len(self.stem))
+        return self._word_end(len(self.stem))
+
+    def has_key_word(self, start: int, end: int) -> bool:
+        """Return whether text[start:end] holds the capitalised first word or the refusing word."""
+        first = start == 0 and end >= self._word_end(0) and not self.text[0].islower()
+        return first or (start <= len(self.stem) and end >= self.commits_at)
+
+    def _word_end(self, start: int) -> int:
+        word = _WORD.match(self.text, start)
         return word.end() if word else len(self.text)
 
     @property

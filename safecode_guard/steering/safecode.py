@@ -59,7 +59,7 @@ class SafeCoDe:
         trie, size = self.trie(context.vocabulary), context.vocabulary.size
         match parameters.mode:
             case "paper":
-                refusals = trie.tokens(openings_only=True)
+                refusals = trie.tokens(key_words_only=True)
                 return PaperSteering(parameters, push_of(context), size, refusals)
             case "reference":
                 return prepare_reference(

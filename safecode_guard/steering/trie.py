@@ -46,8 +46,8 @@ class _Node:
     depth: int = 0
     stem: bool = False
     """Some phrase has not said its refusing word here, or not all of it."""
-    opens: bool = False
-    """The token that leads here begins some phrase, or is (part of) its refusing word."""
+    key: bool = False
+    """The token that leads here is a whole first or refusing word of some phrase."""
 
 
 class RefusalTrie:
@@ -117,16 +117,17 @@ class RefusalTrie:
             node = after
         return node
 
-    def tokens(self, *, openings_only: bool = False) -> frozenset[int]:
+    def tokens(self, *, key_words_only: bool = False) -> frozenset[int]:
         """Return the flat set of tokens of all phrases.
 
         Args:
-            openings_only: Only first tokens and refusing words ("I", "sorry", "cannot"), not
-                what stands between and after them ("am", "to", "help", ",").
+            key_words_only: Only tokens that are a whole first word ("I", "Sorry") or a whole
+                refusing word ("sorry", "cannot"); no pieces of words, and not what stands
+                between and after them ("am", "to", "help", ",").
         """
         children = (item for node in self._nodes for item in node.children.items())
         return frozenset(
-            token for token, child in children if not openings_only or self._nodes[child].opens
+            token for token, child in children if not key_words_only or self._nodes[child].key
         )
 
     def spell(self, phrase: Phrase) -> list[int]:
@@ -151,8 +152,9 @@ class RefusalTrie:
             if written >= phrase.commits_at:
                 continue
             before, written = written, self._length(ids[:count])
-            self._nodes[node].stem |= written < phrase.commits_at
-            self._nodes[node].opens |= before == 0 or written > len(phrase.stem)
+            reached = self._nodes[node]
+            reached.stem |= written < phrase.commits_at
+            reached.key |= phrase.has_key_word(before, written) and self._is_whole(token)
 
     def _length(self, ids: list[int]) -> int:
         """Return how many whole characters have been written."""
@@ -164,6 +166,9 @@ class RefusalTrie:
             children[token] = len(self._nodes)
             self._nodes.append(_Node(depth=self._nodes[node].depth + 1))
         return children[token]
+
+    def _is_whole(self, token: int) -> bool:
+        return _HALF_CHARACTER not in self._vocabulary.decode([token])
 
     def _is_stem(self, node: int) -> bool:
         return self._nodes[node].stem
