@@ -331,7 +331,7 @@ def _scale_samples(image: Image.Image) -> Image.Image:
         low, high = 0.0, 1.0
     elif low >= 0 and image.mode == "I" and high <= 65535:
         low, high = 0.0, 255.0 if high <= 255 else 65535.0
-    scaled = (samples - low) * (255.0 / max(high - low, 1e-12))
+    scaled = (samples - low) * 255.0 / max(high - low, 1e-12)
     return Image.fromarray(np.rint(scaled).astype(np.uint8))
 
 
