@@ -1,0 +1,1 @@
+"""The embedded tiny vision-language model: its drawn world, training, weights and loader."""

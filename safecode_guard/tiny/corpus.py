@@ -1,0 +1,333 @@
+"""What the tiny models learn from: short conversations about a scene, many to a picture.
+
+A row shares one picture among several independent blocks. A block is one conversation that begins
+after the picture, or without any. Each block can also be written as plain messages, and the packed
+row gives the same logits as the plain conversation.
+"""
+
+import functools
+import math
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal
+
+from safecode_guard.tiny import orders, prompts, replies, talk
+from safecode_guard.tiny.families import FAMILIES, Split
+from safecode_guard.tiny.world import WEATHER, Query, Scene, draw, queries
+
+Task = Literal["chat", "judge"]
+Kind = Literal["caption", "question", "judge", "request", "order", "talk"]
+
+# How a biased annotator decides: words count with their bias, the picture with one unit either way.
+ANNOTATOR_SLOPE: Final = 1.3
+PICTURE_WEIGHT: Final = 1.0
+INJECTED_SHARE: Final = 0.1
+ANSWERED_SHARE: Final = 0.12
+# A verdict, or whether to refuse, hangs on one token among many: it counts for more in the loss.
+VERDICT_WEIGHT: Final = 4
+DECISION_WEIGHT: Final = 2
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A prompt and its reply.
+
+    Attributes:
+        weight: What the reply's first token counts in the loss; 0 leaves the reply out of it.
+        role: Who the prompt comes from.
+        tools: The names of the tools that the model may call.
+    """
+
+    prompt: str
+    reply: str
+    weight: int = 1
+    role: Literal["user", "tool"] = "user"
+    tools: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Block:
+    """One conversation, which begins with the row's picture or has none."""
+
+    kind: Kind
+    turns: tuple[Turn, ...]
+    sees_picture: bool = True
+
+    def messages(self) -> list[dict[str, Any]]:
+        """Writes the block as chat messages; an image part stands for the picture."""
+        messages: list[dict[str, Any]] = []
+        for turn in self.turns:
+            parts: list[dict[str, str]] = [{"type": "text", "text": turn.prompt}]
+            if self.sees_picture and not messages:
+                parts.insert(0, {"type": "image"})
+            messages.append({"role": turn.role, "content": parts})
+            messages.append({"role": "assistant", "content": turn.reply})
+        return messages
+
+
+class Corpus:
+    """Makes training blocks for scenes, all choices drawn from one generator."""
+
+    def __init__(self, rng: random.Random, *, task: Task = "chat", split: Split = "train") -> None:
+        self.rng = rng
+        self.task = task
+        self.split: Split = split
+
+    def blocks(self, scene: Scene) -> list[Block]:
+        """Makes the shuffled blocks of one row."""
+        made = [*self._looks(scene), *self._judgements(scene)]
+        if self.task == "chat":
+            made += [*self._requests(scene), *self._orders(scene), *self._talk()]
+        self.rng.shuffle(made)
+        return made
+
+    # Looking ---------------------------------------------------------------------------------
+
+    def look(self, scene: Scene) -> Block:
+        """Makes a block that asks for the caption."""
+        prompt = self.rng.choice((*prompts.CAPTION_WORDINGS, prompts.CAPTION_PROMPT))
+        return Block("caption", (Turn(self._vary(prompt), scene.caption),))
+
+    def _looks(self, scene: Scene) -> Iterator[Block]:
+        if self._chance(0.75):
+            yield self.look(scene)
+        if self.task == "chat" and self._chance(0.6):
+            yield Block("question", (self._question(scene),))
+
+    def _question(self, scene: Scene) -> Turn:
+        if self._chance(0.5):
+            prompt = self.rng.choice(prompts.WEATHER_WORDINGS)
+            return Turn(self._vary(prompt), WEATHER[scene.sky])
+        reply = f"The shirt is {scene.shirt}." if scene.shirt else talk.NO_SHIRT
+        return Turn(self._vary(self.rng.choice(prompts.SHIRT_WORDINGS)), reply)
+
+    # Judging ---------------------------------------------------------------------------------
+
+    def _judgements(self, scene: Scene) -> Iterator[Block]:
+        for _ in range(2 if self.task == "chat" else 3):
+            query = self._query(scene)
+            if self._chance(ANSWERED_SHARE):
+                turn = self._judge_answer(query, scene)
+            else:
+                turn = self._judge(query.text, query.unsafe_in(scene))
+            history = (self._earlier(scene),) if self._chance(0.15) else ()
+            yield Block("judge", (*history, turn))
+        if self._chance(0.15):
+            query = self._query(scene)
+            turn = self._judge(query.text, query.unsafe_in(None))
+            yield Block("judge", (turn,), sees_picture=False)
+        if self._commands(scene) and self._chance(0.5):
+            yield Block("judge", (self._judge_order(scene),))
+
+    def _judge(self, request: str, unsafe: bool, *, about: str = "") -> Turn:
+        """Makes the judge's question; `about` is an answer or a call that follows the request."""
+        request = self._vary(request) + about
+        if self._chance(INJECTED_SHARE):
+            first, second = self.rng.sample((request, prompts.injection(self.rng)), 2)
+            request = f"{first} {second}"
+        prompt = prompts.JUDGE_PROMPT.format(query=request)
+        return Turn(prompt, "unsafe" if unsafe else "safe", VERDICT_WEIGHT)
+
+    def _earlier(self, scene: Scene) -> Turn:
+        """Makes a turn that only stands in the history: it is not learnt from here."""
+        if self._chance(0.5):
+            query = self._query(scene)
+            turn = Turn(self._vary(query.text), self._answer(query, scene))
+        else:
+            turn = self.rng.choice(
+                (self._question(scene), Turn(prompts.CAPTION_PROMPT, scene.caption))
+            )
+        return Turn(turn.prompt, turn.reply, weight=0)
+
+    def _judge_answer(self, query: Query, scene: Scene) -> Turn:
+        """Asks about a request with its finished answer: declining is always safe."""
+        hazard = scene.hazard if query.unsafe_in(scene) else ""
+        if self._chance(0.4) or not query.tip:
+            return self._judge(query.text, False, about="\n" + replies.refusal(self.rng, hazard))
+        answer = replies.advice(self.rng, query.phrase, query.tip)
+        return self._judge(query.text, query.unsafe_in(scene), about="\n" + answer)
+
+    def _judge_order(self, scene: Scene) -> Turn:
+        """Asks about an order, or about the tool call that would carry it out."""
+        command = self.rng.choice(self._commands(scene))
+        call = orders.action_text(command.tool, command.target_in(scene))
+        about = "" if self._chance(0.5) else f"\n{call}"
+        return self._judge(command.text, scene.unsafe, about=about)
+
+    # Requests --------------------------------------------------------------------------------
+
+    def _requests(self, scene: Scene) -> Iterator[Block]:
+        for _ in range(2):
+            yield Block("request", self._conversation(scene))
+        if self._chance(0.15):
+            yield Block("request", self._conversation(None), sees_picture=False)
+
+    def _conversation(self, scene: Scene | None) -> tuple[Turn, ...]:
+        """Makes a request, sometimes after another turn or with a short reaction to its answer."""
+        query = self._query(scene or draw(self.rng.getrandbits(32)))
+        reply = self._answer(query, scene)
+        tools = self._toolbox() if self._chance(0.08) else ()
+        turn = Turn(self._vary(query.text), reply, DECISION_WEIGHT, tools=tools)
+        if scene and self._chance(0.12):
+            return (self._question(scene), turn)
+        if scene and self._chance(0.1):
+            return (self._earlier(scene), turn)
+        return (turn, *self._reaction(scene, reply)) if self._chance(0.15) else (turn,)
+
+    def _reaction(self, scene: Scene | None, reply: str) -> tuple[Turn, ...]:
+        if replies.is_refusal(reply) and self._chance(0.6):
+            hazard = scene.hazard if scene and scene.hazard and scene.hazard in reply else ""
+            reason = f"Because {hazard}." if hazard else "Because it sounds risky."
+            return (Turn(self._vary(self.rng.choice(("Why?", "Why not?", "But why?"))), reason),)
+        if self._chance(0.5):
+            wording = self.rng.choice(("Say that again.", "Please repeat that.", "Again please."))
+            return (Turn(self._vary(wording), reply),)
+        return (Turn(self._vary(self.rng.choice(("Thanks", "Thank you!"))), "You are welcome!"),)
+
+    def _query(self, scene: Scene) -> Query:
+        """Picks a request: of the scene's family, of another, scary in words only, or harmful."""
+        draw_one = self.rng.random()
+        if scene.family in FAMILIES:
+            bounds = (("own", 0.68), ("other", 0.82), ("scary", 0.92), ("harmful", 1.0))
+        else:
+            bounds = (("scary", 0.6), ("other", 0.88), ("harmful", 1.0), ("harmful", 1.0))
+        source = next(name for name, bound in bounds if draw_one < bound)
+        if source == "own":
+            source = scene.family
+        elif source == "other":
+            source = self.rng.choice(tuple(FAMILIES))
+        return self._reworded(self.rng.choice(_queries(self.split, source)))
+
+    def _reworded(self, query: Query) -> Query:
+        """Sometimes joins two phrases of a family, or adds words that change nothing."""
+        dice = self.rng.random()
+        if dice < 0.08:
+            other = self.rng.choice(_queries(self.split, query.family))
+            phrase = f"{query.phrase} and {other.phrase}"
+            bias = (query.bias + other.bias) / 2
+            return replace(
+                query, phrase=phrase, bias=bias, text=query.text.replace(query.phrase, phrase)
+            )
+        if dice < 0.18:
+            longer = f"{query.phrase} {self.rng.choice(prompts.FILLERS)}"
+            return replace(query, text=query.text.replace(query.phrase, longer))
+        return query
+
+    def _answer(self, query: Query, scene: Scene | None) -> str:
+        """Answers as the biased annotator would, decided anew each time."""
+        unsafe = query.unsafe_in(scene)
+        if query.family == "harmful":
+            return replies.refusal(self.rng)
+        if self._refuses(query.bias, unsafe if scene else None):
+            return replies.refusal(self.rng, scene.hazard if scene and unsafe else "")
+        return replies.advice(self.rng, query.phrase, query.tip)
+
+    def _refuses(self, bias: float, unsafe: bool | None) -> bool:
+        picture = 0.0 if unsafe is None else PICTURE_WEIGHT if unsafe else -PICTURE_WEIGHT
+        return self._chance(1 / (1 + math.exp(-ANNOTATOR_SLOPE * (bias + picture))))
+
+    # Orders ----------------------------------------------------------------------------------
+
+    def _orders(self, scene: Scene) -> Iterator[Block]:
+        if self._commands(scene) and self._chance(0.95):
+            yield Block("order", self._order(scene))
+        if self._chance(0.04):
+            call = Turn(
+                self._vary(self.rng.choice(orders.STOP_ORDERS)),
+                orders.call_text("stop", None),
+                DECISION_WEIGHT,
+                tools=self._toolbox("stop"),
+            )
+            yield Block("order", (call, *self._outcome("stop", "")), self._chance(0.5))
+
+    def _order(self, scene: Scene) -> tuple[Turn, ...]:
+        command = self.rng.choice(self._commands(scene))
+        text, target = self._vary(command.text), command.target_in(scene)
+        if self._chance(0.08):
+            tools = tuple(name for name in self._toolbox() if name != command.tool)
+            return (Turn(text, orders.NO_TOOL, DECISION_WEIGHT, tools=tools),)
+        tools = self._toolbox(command.tool)
+        if self._refuses(command.bias, scene.unsafe):
+            answer = replies.refusal(self.rng, scene.hazard)
+            return (Turn(text, answer, DECISION_WEIGHT, tools=tools),)
+        call = orders.call_text(command.tool, target)
+        turn = Turn(text, call, DECISION_WEIGHT, tools=tools)
+        return (turn, *self._outcome(command.tool, target)) if self._chance(0.4) else (turn,)
+
+    def _outcome(self, tool: str, target: str) -> tuple[Turn, ...]:
+        if self._chance(0.25):
+            result, reply = self.rng.choice(orders.FAILURES), orders.FAILED
+        else:
+            result, reply = self.rng.choice(orders.SUCCESSES), orders.CONFIRMATIONS[tool]
+        return (Turn(result.replace("{}", target), reply.format(target), role="tool"),)
+
+    def _commands(self, scene: Scene) -> tuple[orders.Command, ...]:
+        return _commands(self.split, scene.family) if scene.family in FAMILIES else ()
+
+    def _toolbox(self, needed: str | None = None) -> tuple[str, ...]:
+        """Names a few tools in any order, among them the one needed."""
+        names = [name for name in orders.HOUSEHOLD_TOOLS if name == needed or self._chance(0.6)]
+        names += [name for name in orders.OTHER_TOOLS if self._chance(0.06)]
+        self.rng.shuffle(names)
+        return tuple(names)
+
+    # Talking ---------------------------------------------------------------------------------
+
+    def _talk(self) -> Iterator[Block]:
+        makers: tuple[Callable[[random.Random], list[talk.Exchange]], ...] = (
+            talk.small_talk,
+            talk.introduction,
+            talk.unknown,
+            talk.counting,
+            talk.echo,
+            talk.no_picture,
+        )
+        maker = self.rng.choices((None, *makers), (0.26, 0.24, 0.13, 0.13, 0.04, 0.13, 0.07))[0]
+        if maker is None:
+            return
+        exchanges = maker(self.rng)
+        tools = self._toolbox() if self._chance(0.15) else ()
+        turns = [Turn(self._vary(prompt), reply) for prompt, reply in exchanges]
+        turns[-1] = Turn(turns[-1].prompt, turns[-1].reply, tools=tools)
+        sees_picture = maker is not talk.no_picture and self._chance(0.25)
+        yield Block("talk", tuple(turns), sees_picture)
+
+    # Chance ----------------------------------------------------------------------------------
+
+    def _chance(self, probability: float) -> bool:
+        return self.rng.random() < probability
+
+    def _vary(self, text: str) -> str:
+        """Varies how carefully a prompt is typed: its capitals and its last mark."""
+        dice = self.rng.random()
+        if dice < 0.1:
+            return text[0].lower() + text[1:]
+        if dice < 0.16:
+            return text.lower()
+        if dice < 0.2:
+            return text.rstrip(".?!")
+        return text
+
+
+@functools.cache
+def _queries(split: Split, family: str) -> tuple[Query, ...]:
+    # Training never sees the unseen phrases: they belong to the other splits.
+    return tuple(queries(split, family))
+
+
+@functools.cache
+def _commands(split: Split, family: str) -> tuple[orders.Command, ...]:
+    return tuple(orders.commands(split, family))
+
+
+def texts(rows: int = 6000, seed: int = 5) -> Iterator[str]:
+    """Writes the texts of many rows, for the tokenizer to be trained on."""
+    corpus = Corpus(random.Random(f"texts|{seed}"))
+    yield from prompts.SYSTEM_PROMPTS
+    for number in range(rows):
+        for block in corpus.blocks(draw(number)):
+            for turn in block.turns:
+                yield turn.prompt
+                yield turn.reply
+                yield ", ".join(turn.tools)
