@@ -46,6 +46,16 @@ _URL: Final = re.compile(r"[!-\[\]-~]+")
 # Names with a letter at the start of their last label: no IP address in any notation.
 _HOST: Final = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]{0,62})\.)*[a-z][a-z0-9-]{0,62}")
 
+# Special ranges that some versions of `ipaddress` take for public, or that are public in form
+# only: 168.63.129.16 is a cloud's host agent.
+_SPECIAL: Final = tuple(
+    ipaddress.ip_network(network)
+    for network in (
+        "168.63.129.16/32", "192.0.0.0/24", "192.88.99.0/24", "64:ff9b::/96", "64:ff9b:1::/48",
+        "2001::/23", "2002::/16", "3fff::/20", "5f00::/16",
+    )
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Target:
@@ -140,8 +150,10 @@ def _is_public(address: str) -> bool:
     except ValueError:
         return False
     if isinstance(ip, ipaddress.IPv6Address) and (
-        ip.ipv4_mapped or ip.sixtofour or ip.teredo or ip.is_site_local or ip.scope_id
+        ip.ipv4_mapped or ip.is_site_local or ip.scope_id
     ):
+        return False
+    if any(ip in network for network in _SPECIAL):
         return False
     return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified)
 
