@@ -92,10 +92,15 @@ def _first_tokens(label: LogitLabel, vocabulary: Vocabulary) -> set[int]:
     for form in (label, label.capitalize(), label.upper()):
         for lead in _LEADS:
             ids = vocabulary.encode(lead + form)
-            while len(ids) > 1 and not vocabulary.decode(ids[:1]).strip():
+            while len(ids) > 1 and _is_blank(ids[0], vocabulary):
                 ids = ids[1:]
             found.update(ids[:1])
     return found - vocabulary.special_ids
+
+
+def _is_blank(token: int, vocabulary: Vocabulary) -> bool:
+    # A special token decodes to nothing as well, but stands for something: the unknown.
+    return token not in vocabulary.special_ids and not vocabulary.decode([token]).strip()
 
 
 def _log_mass(log_p: Tensor, candidates: Tensor, ids: frozenset[int]) -> float:

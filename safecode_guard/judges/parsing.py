@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 from safecode_guard.taxonomy import CATEGORIES, LABELS, Category, Label
 
 _MAX_CHARS: Final = 20_000
-_WRAP: Final = r"[\s\"'`*_()\[\]]*"
+_WRAP: Final = r"[\s\"'`*_]*"
 _LABEL_LINE: Final = re.compile(
     rf"{_WRAP}(?P<marker>(?:decision|verdict|label|answer){_WRAP}[:=])?{_WRAP}"
     rf"(?P<label>safe|unsafe|undecided){_WRAP}[.!]?{_WRAP}",

@@ -6,6 +6,7 @@ and neutralised: no character sequence in it can close its tag or be read as a c
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from dataclasses import dataclass, replace
@@ -132,20 +133,21 @@ def prompt_for(family: Family) -> JudgePrompt:
     A family's own template knows only ``{query}``; the action or the answer follows the request
     inside the same delimiter.
     """
-    prompt = GENERAL
-    if family.judge_prompt is not None:
-        own = family.judge_prompt
-        prompt = replace(
-            prompt,
-            id=family.name,
-            version=f"{family.name}-{GENERAL.version}",
-            input=own,
-            tool_call=own.replace("{query}", "{query}\n{call}"),
-            tool_result=own,
-            output=own.replace("{query}", "{query}\n{answer}"),
-            reply="",
-        )
-    return replace(prompt, caption=family.caption_prompt or prompt.caption)
+    if family.judge_prompt is None:
+        return replace(GENERAL, caption=family.caption_prompt or GENERAL.caption)
+    own = family.judge_prompt
+    digest = hashlib.sha256(own.encode()).hexdigest()[:8]
+    return replace(
+        GENERAL,
+        id=family.name,
+        version=f"{family.name}-{digest}",
+        input=own,
+        tool_call=own.replace("{query}", "{query}\n{call}"),
+        tool_result=own,
+        output=own.replace("{query}", "{query}\n{answer}"),
+        reply="",
+        caption=family.caption_prompt or GENERAL.caption,
+    )
 
 
 def subject_query(turn: Turn) -> str:

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import pytest
+from langchain_core.language_models.fake_chat_models import FakeListChatModel
+
+from safecode_guard.errors import PolicyError
+from safecode_guard.judges.chat import ChatJudge
+from safecode_guard.judges.factory import make_judge
+from safecode_guard.judges.local import LocalJudge
+from safecode_guard.judges.same_model import LabelLogitsJudge
+from safecode_guard.policy import (
+    ChatJudgeConfig,
+    CustomJudgeConfig,
+    JudgeConfig,
+    LocalJudgeConfig,
+    SameModelJudgeConfig,
+)
+from safecode_guard.testing import ScriptedJudge, ScriptedVLM
+
+
+def test_same_model_judges_with_the_guarded_model() -> None:
+    vlm = ScriptedVLM()
+    config = SameModelJudgeConfig(min_label_mass=0.3, caption=True, rationale=True)
+    judge = make_judge(config, vlm=vlm)
+    assert isinstance(judge, LabelLogitsJudge)
+    assert judge.model is vlm
+    assert (judge.min_label_mass, judge.caption, judge.rationale) == (0.3, True, True)
+
+
+def test_local_judge_is_made_without_loading() -> None:
+    assert isinstance(make_judge(LocalJudgeConfig(model="none/such")), LocalJudge)
+
+
+@pytest.mark.parametrize("config", [SameModelJudgeConfig(), ChatJudgeConfig()])
+def test_chat_model_becomes_a_chat_judge(config: JudgeConfig) -> None:
+    model = FakeListChatModel(responses=["safe"])
+    judge = make_judge(config.model_copy(update={"timeout_s": 3.0}), vlm=ScriptedVLM(), own=model)
+    assert isinstance(judge, ChatJudge)
+    assert (judge.chat_model, judge.timeout_s) == (model, 3.0)
+
+
+def test_own_judge_goes_before_the_configuration() -> None:
+    own = ScriptedJudge()
+    assert make_judge(SameModelJudgeConfig(), vlm=ScriptedVLM(), own=own) is own
+    assert make_judge(CustomJudgeConfig(id="scripted"), own=own) is own
+
+
+@pytest.mark.parametrize(
+    ("config", "own", "message"),
+    [
+        (SameModelJudgeConfig(), None, "no access to its logits"),
+        (ChatJudgeConfig(), None, "no chat model was given"),
+        (CustomJudgeConfig(id="mine"), None, "'mine' was given"),
+        (CustomJudgeConfig(id="mine"), ScriptedJudge(), "wants the judge 'mine'"),
+        (SameModelJudgeConfig(), object(), "lacks id, prompt_version"),
+        (SameModelJudgeConfig(), "gpt", "'str' is no judge"),
+    ],
+)
+def test_what_is_missing_is_named(config: JudgeConfig, own: object, message: str) -> None:
+    with pytest.raises(PolicyError, match=message):
+        make_judge(config, own=own)
+
+
+def test_half_a_judge_is_told_what_it_lacks() -> None:
+    class Half:
+        id = "half"
+
+        def judge(self, request: object) -> None: ...
+
+    with pytest.raises(PolicyError, match=r"lacks prompt_version, gives_categories, ajudge\."):
+        make_judge(SameModelJudgeConfig(), own=Half())
