@@ -586,12 +586,22 @@ def parts(name: str, *, seed: int = 0) -> Parts:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model, processor = BUILDERS[name]()
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(seed + 1)
-        for weight in model.parameters():  # default weights give nearly uniform logits
-            if weight.ndim > 1:
-                weight.normal_(std=0.1)
+        enliven(model, processor.tokenizer)
     return model.eval(), processor
+
+
+@torch.no_grad()
+def enliven(model: Any, tokens: Any) -> None:
+    """Draw weights under which the image and every word matter, and no mark is ever said."""
+    for weight_name, weight in model.named_parameters():
+        if weight.ndim > 1:
+            weight.normal_(std=0.1)  # the default gives nearly uniform logits
+        elif weight_name.endswith("gate"):
+            weight.fill_(1.0)  # Mllama's closed gates would hide the image
+    said = model.get_output_embeddings().weight
+    for mark in tokens.all_special_ids:
+        if mark != tokens.eos_token_id and mark < said.shape[0]:
+            said[mark] = 0.0  # a generated image token would ask for an image
 
 
 @functools.cache

@@ -72,19 +72,12 @@ FAMILIES: Final[tuple[Family, ...]] = (
     # Linear attention folds every token into its state, padding within a row included.
     Family("qwen3_5", ("qwen3_5", "qwen3_5_moe"), ragged_extend=False, **_MROPE),
     Family("idefics2", ("idefics2",), nested_images=True, size_rule="longest_edge"),
-    Family(
-        "idefics3",
-        ("idefics3",),
-        nested_images=True,
-        size_rule="longest_edge",
-        keeps_image_size=True,
-    ),
+    Family("idefics3", ("idefics3",), nested_images=True, size_rule="longest_edge"),
     Family(
         "smolvlm",
         ("smolvlm",),
         nested_images=True,
         size_rule="longest_edge",
-        keeps_image_size=True,
         needs_packages=("num2words",),
     ),
     # Its Q-Former reads the question, so the image's features differ between two questions.
@@ -103,7 +96,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
         max_images=1,
         text_module="language_model",
     ),
-    Family("internvl", ("internvl",), size_rule="tiles", keeps_image_size=True),
+    Family("internvl", ("internvl",), size_rule="tiles"),
     Family("gemma3", ("gemma3",), nested_images=True, ragged_extend=False),
     # The whole prompt is attended in both directions: a prefix depends on what follows it.
     Family(
@@ -114,7 +107,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
         shares_image_prefix=False,
         continuation_type=1,
     ),
-    Family("mllama", ("mllama",), nested_images=True, size_rule="tiles", keeps_image_size=True),
+    Family("mllama", ("mllama",), nested_images=True, size_rule="tiles"),
     Family("mistral3", ("mistral3",), size_rule="longest_edge", needs_torchvision=True),
     Family("phi4_multimodal", ("phi4_multimodal",), size_rule="tiles", needs_torchvision=True),
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import Any, Final
@@ -80,7 +80,9 @@ def image_only(cls: Any) -> Any:
     def get_attributes(own: type[Any]) -> list[str]:
         return list(attributes)
 
-    def from_args_and_dict(own: type[Any], /, args: Any, values: dict[str, Any], **options: Any) -> Any:
+    def from_args_and_dict(
+        own: type[Any], /, args: Any, values: dict[str, Any], **options: Any
+    ) -> Any:
         values = {key: value for key, value in values.items() if key != "video_processor"}
         return super(made, own).from_args_and_dict([*args, None], values, **options)
 
@@ -125,11 +127,32 @@ def _longest_edge(processor: Any, width: int, height: int) -> Size:
     size = _size(processor, "size")
     if "longest_edge" not in size:
         return _fixed(processor, width, height)
-    scale = size["longest_edge"] / max(width, height)
-    if (least := size.get("shortest_edge")) is not None:  # Idefics2: within both bounds
-        scale = max(min(scale, 1.0), min(1.0, scale), least / min(width, height))
-        scale = min(scale, size["longest_edge"] / max(width, height))
-    return round(width * scale), round(height * scale)
+    if tile := _size(processor, "max_image_size").get("longest_edge"):
+        return _split(processor, width, height, tile)
+    scale = min(1.0, size["longest_edge"] / max(width, height))
+    least = size.get("shortest_edge", 1)
+    return max(least, int(width * scale)), max(least, int(height * scale))
+
+
+def _split(processor: Any, width: int, height: int, tile: int) -> Size:
+    """Bring the longer side to its length, then both sides up to whole tiles (Idefics3)."""
+    edge, aspect = _size(processor, "size")["longest_edge"], width / height
+    if width >= height:
+        width, height = edge, _even(edge / aspect)
+    else:
+        width, height = _even(edge * aspect), edge
+    aspect = width / height
+    if not processor.do_image_splitting:
+        return width, height
+    if width >= height:
+        width = math.ceil(width / tile) * tile
+        return width, math.ceil(int(width / aspect) / tile) * tile
+    height = math.ceil(height / tile) * tile
+    return math.ceil(int(height * aspect) / tile) * tile, height
+
+
+def _even(length: float) -> int:
+    return int(length) + int(length) % 2
 
 
 def _patch_multiple(processor: Any, width: int, height: int) -> Size:
@@ -150,14 +173,62 @@ def _patch_multiple(processor: Any, width: int, height: int) -> Size:
 
 
 def _tiles(processor: Any, width: int, height: int) -> Size:
-    """Fit the image into the grid of tiles that wastes least of it."""
-    grids = getattr(processor, "image_grid_pinpoints", None)
-    if not grids:
-        return _fixed(processor, width, height)
-    scales = [(min(w / width, h / height), w * h) for h, w in grids]
-    kept = [(min(s * s, 1.0) * width * height, area, s) for s, area in scales]
-    _, _, scale = max(kept, key=lambda k: (k[0], k[0] - k[1]))
-    return math.ceil(width * scale), math.ceil(height * scale)
+    """Fit the image into the grid of tiles that the processor would choose for it."""
+    if grids := getattr(processor, "image_grid_pinpoints", None):
+        return _into_grid(grids, width, height)
+    size = _size(processor, "size")
+    if {"height", "width"} <= size.keys():
+        if most := getattr(processor, "max_patches", None):
+            columns, rows = _closest_grid(processor.min_patches, most, size, width, height)
+            return columns * size["width"], rows * size["height"]
+        if most := getattr(processor, "max_image_tiles", None):
+            return _into_canvas(most, size["height"], width, height)
+    return _fixed(processor, width, height)
+
+
+def _into_grid(grids: Sequence[Sequence[int]], width: int, height: int) -> Size:
+    """Scale into the [height, width] that keeps most pixels and wastes least (LLaVA-NeXT)."""
+
+    def worth(grid: Sequence[int]) -> tuple[int, int]:
+        scale = min(grid[1] / width, grid[0] / height)
+        kept = min(int(width * scale) * int(height * scale), width * height)
+        return kept, kept - grid[0] * grid[1]
+
+    rows, columns = max(grids, key=worth)
+    if columns / width < rows / height:
+        return columns, min(math.ceil(height * columns / width), rows)
+    return min(math.ceil(width * rows / height), columns), rows
+
+
+def _closest_grid(least: int, most: int, size: dict[str, int], width: int, height: int) -> Size:
+    """Return (columns, rows) of tiles whose shape is closest to the image's (InternVL)."""
+    best, difference = (1, 1), math.inf
+    for columns, rows in _grids(least, most):
+        distance = abs(width / height - columns / rows)
+        roomy = 2 * width * height > size["height"] * size["width"] * columns * rows
+        if distance < difference or (distance == difference and roomy):
+            best, difference = (columns, rows), distance
+    return best
+
+
+def _into_canvas(most: int, tile: int, width: int, height: int) -> Size:
+    """Scale into the canvas of tiles that fits best, growing no larger than needed (Mllama)."""
+    canvases = [(columns * tile, rows * tile) for columns, rows in _grids(1, most)]
+    scaled = [(min(w / width, h / height), w, h) for w, h in canvases]
+    larger = [s for s, _, _ in scaled if s >= 1]
+    chosen = min(larger) if larger else max(s for s, _, _ in scaled)
+    _, columns, rows = min((s for s in scaled if s[0] == chosen), key=lambda s: s[1] * s[2])
+    across, down = min(max(width, tile), columns), min(max(height, tile), rows)
+    if across / width < down / height:
+        return across, min(math.floor(height * across / width) or 1, down)
+    return min(math.floor(width * down / height) or 1, across), down
+
+
+def _grids(least: int, most: int) -> list[Size]:
+    """Return all (columns, rows) of at least and at most so many tiles, smallest first."""
+    sides = range(1, most + 1)
+    grids = [(c, r) for c in sides for r in sides if least <= c * r <= most]
+    return sorted(grids, key=lambda grid: grid[0] * grid[1])
 
 
 def _size(processor: Any, name: str) -> dict[str, int]:

@@ -48,14 +48,13 @@ class TransformersModel:
     ) -> None:
         """Wrap a loaded model and its processor.
 
-        Args:
-            model: An image-text-to-text model of transformers; put into evaluation mode.
-            processor: Its processor. A tokenizer without padding token pads with its end token.
-            id: Name of the model; None takes the one it was loaded by.
-            family: Its record; None finds it by the model's config.
+            Args:
+        XX
+                id: Name of the model; None takes the one it was loaded by.
+                family: Its record; None finds it by the model's config.
 
-        Raises:
-            UnsupportedFamily: If the model is an encoder-decoder.
+            Raises:
+                UnsupportedFamily: If the model is an encoder-decoder.
         """
         _require_decoder(model.config)
         self.model, self.processor = model.eval(), processor
@@ -63,6 +62,7 @@ class TransformersModel:
         tokenizer = processor.tokenizer
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
+        tokenizer.padding_side = "left"  # here, since a Q-Former's tokenizer pads on the right
         self.vocabulary = TokenizerVocabulary(
             tokenizer,
             size=int(model.config.get_text_config().vocab_size),
@@ -262,7 +262,6 @@ class TransformersModel:
                 images=pictures,
                 return_tensors="pt",
                 padding=True,
-                padding_side="left",
                 **({"add_special_tokens": False} if begun else {}),
             )
         except _BAD_INPUT as error:
@@ -271,7 +270,9 @@ class TransformersModel:
                 hint="Look at the number and the size of its images.",
             ) from error
         prompts = EncodedPrompts(
-            dict(inputs), int(self.processor.tokenizer.pad_token_id), _image_ids(self.model.config)
+            {key: value for key, value in inputs.items() if key != "labels"},
+            int(self.processor.tokenizer.pad_token_id),
+            _image_ids(self.model.config),
         )
         self._check_shown(prompts, images)
         return prompts
