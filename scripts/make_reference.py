@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from safecode_guard import errors
 from safecode_guard.policy import Policy
 from safecode_guard.settings import DELIMITER, PREFIX
 from safecode_guard.verdict import Verdict
@@ -41,6 +42,7 @@ def reference() -> dict[str, str]:
         "policy.schema.json": _schema(Policy),
         "policy.md": policy_page(),
         "cli.md": cli_page(),
+        "errors.md": errors_page(),
     }
 
 
@@ -57,6 +59,13 @@ def cli_page() -> str:
 
     pages = "\n\n".join(f"## `{name}`\n\n```text\n{text}\n```" for name, text in command_help())
     return f"# Command line\n\nWritten by `make docs` from `safecode-guard --help`.\n\n{pages}\n"
+
+
+def errors_page() -> str:
+    """Return the tree of errors."""
+    title, tree, rest = (errors.__doc__ or "").split("\n\n", 2)
+    tree = "\n".join(line.removeprefix("    ") for line in tree.splitlines())
+    return f"# Errors\n\n{title}\n\n```text\n{tree}\n```\n\n{rest.replace('``', '`')}"
 
 
 def _schema(model: type[Verdict] | type[Policy]) -> str:
