@@ -14,7 +14,7 @@ from torch import Tensor
 
 from safecode_guard.decoding.batch import Job
 from safecode_guard.models.prefix import covers_images
-from safecode_guard.models.protocol import Branch, Prompts, VisionLanguageModel
+from safecode_guard.models.protocol import Branch, VisionLanguageModel
 from safecode_guard.turns import Turn
 
 
@@ -23,9 +23,11 @@ class SharedPrefill:
     """A prefilled prefix of n turns: n real rows, then n rows of second views (or none)."""
 
     branch: Branch
-    answers: Prompts
-    questions: Prompts
+    answers: list[list[int]]
+    """Token ids of the answers' prompts, those with second views after the others."""
+    questions: list[list[int]]
     lengths: list[int]
+    """Tokens of each turn's shared prefix."""
     paired: bool
     _verdicts: Tensor | None = None
 
@@ -40,7 +42,7 @@ class SharedPrefill:
             fork = self.branch.fork()
             if self.paired:
                 fork = fork.select(range(self.turns))
-            suffixes = [ids[n:] for ids, n in zip(self.questions.ids, self.lengths, strict=True)]
+            suffixes = [ids[n:] for ids, n in zip(self.questions, self.lengths, strict=True)]
             self._verdicts = fork.extend(suffixes)
         return self._verdicts
 
@@ -59,13 +61,13 @@ class SharedPrefill:
         branch = self.branch
         if rows != list(range(branch.rows)):
             branch = branch.select(rows)
-        suffixes = [self.answers.ids[i][self.lengths[i % self.turns] :] for i in rows]
+        suffixes = [self.answers[i][self.lengths[i % self.turns] :] for i in rows]
         branch.extend(suffixes)
         return branch
 
     def prompt_tokens(self, index: int) -> int:
         """Return the number of prompt tokens of one answer."""
-        return len(self.answers.ids[index])
+        return len(self.answers[index])
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,14 +99,22 @@ def share(
     turns = [job.turn for job in jobs] + (seconds if paired else [])
     answers = model.encode(turns, tools=jobs[0].tools)
     asked = model.encode(questions, tools=jobs[0].tools)
-    lengths = [_common(a, q) for a, q in zip(answers.ids, asked.ids, strict=False)]
+    answer_ids, asked_ids = answers.ids, asked.ids
+    lengths = [_common(a, q) for a, q in zip(answer_ids, asked_ids, strict=False)]
     rows = lengths * (2 if paired else 1)
-    suffixes = {len(ids) - n for ids, n in zip(asked.ids, lengths, strict=True)}
-    ragged = len(suffixes) > 1 or len({len(i) - n for i, n in zip(answers.ids, rows)}) > 1
-    if (ragged and not model.family.ragged_extend) or not covers_images(answers, rows):
+    if not covers_images(answers, rows):
+        return None
+    if not model.family.ragged_extend and _ragged(answer_ids, asked_ids, rows):
         return None
     branch = model.prefill(answers.cut(rows), jobs[0].sampling)
-    return SharedPrefill(branch, answers, asked, lengths, paired)
+    return SharedPrefill(branch, answer_ids, asked_ids, lengths, paired)
+
+
+def _ragged(answers: list[list[int]], asked: list[list[int]], lengths: list[int]) -> bool:
+    """Return whether the rows would be continued by blocks of different lengths."""
+    after = {len(ids) - n for ids, n in zip(answers, lengths, strict=True)}
+    questions = {len(ids) - n for ids, n in zip(asked, lengths, strict=False)}
+    return len(after) > 1 or len(questions) > 1
 
 
 def _common(left: Sequence[int], right: Sequence[int]) -> int:

@@ -1,0 +1,1 @@
+"""Benchmarks: what guarding costs (`speed`) and what it gives (`paired`)."""
