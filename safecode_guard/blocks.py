@@ -10,7 +10,7 @@ nested in tool results.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -100,6 +100,7 @@ _WRAPPER_KEYS: Final = (
     "toolResult", "tool_result", "guardContent", "guard_content", "searchResult",
     "citationsContent", "function_response", "functionResponse",
 )  # fmt: skip
+_DESCENT_KEYS: Final = frozenset({*_NESTING_KEYS, *_WRAPPER_KEYS, "source"})
 # ...which hold data that the model reads as JSON text...
 _JSON_KEYS: Final = ("json", "response")
 # ...which hold nothing that is sent back to a model...
@@ -145,6 +146,31 @@ def walk(content: Any, *, depth: int = 0) -> Iterator[Found]:
         yield _as_media(content)
     else:
         yield _refuse("unknown", f"A block is no text and no mapping: {type(content).__name__}.")
+
+
+def replace_media(
+    content: Any, change: Callable[[Media], Mapping[str, Any] | None], *, depth: int = 0
+) -> Any:
+    """Return content with some of its media blocks replaced, wrapped ones included.
+
+    Args:
+        content: ``message.content`` as it is; it is not changed.
+        change: Returns the block that takes a medium's place, or None to leave it.
+        depth: Levels of wrapping above this content.
+    """
+    if isinstance(content, list | tuple):
+        return [replace_media(item, change, depth=depth + 1) for item in content]
+    if not isinstance(content, Mapping) or depth > MAX_DEPTH:
+        return content
+    kind = content.get("type")
+    media = list(_media(content, kind if isinstance(kind, str) else ""))
+    if len(media) == 1 and isinstance(media[0], Media):
+        changed = change(media[0])
+        return content if changed is None else dict(changed)
+    return {
+        key: replace_media(value, change, depth=depth + 1) if key in _DESCENT_KEYS else value
+        for key, value in content.items()
+    }
 
 
 def _walk_block(block: Mapping[Any, Any], depth: int) -> Iterator[Found]:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from PIL import Image
 
-from safecode_guard.blocks import Media, Refused, Text, walk
+from safecode_guard.blocks import Link, Media, Refused, Text, replace_media, walk
 from safecode_guard.errors import ImageError, ImageTooLarge, TemplateError
 from safecode_guard.fetch import fetch_image
 from safecode_guard.images import CheckedImage, Fetch, load, located
@@ -187,15 +188,39 @@ def read_turn(
         >>> read_turn([HumanMessage("How do I run faster here?")]).query
         'How do I run faster here?'
     """
+    return _Reader(policy or ImagePolicy(), strict=strict, fetch=fetch).turn(messages)
+
+
+def read_and_inline(
+    messages: Sequence[BaseMessage],
+    policy: ImagePolicy | None = None,
+    *,
+    strict: bool = False,
+    fetch: Fetch = fetch_image,
+) -> tuple[Turn, list[BaseMessage]]:
+    """Read a turn, and return the messages with the bytes that were read in place of their URLs.
+
+    For models that are handed the messages and not the turn: fetching a URL for themselves they
+    could be shown another image than the judge. Takes and raises what `read_turn` does.
+    """
     reader = _Reader(policy or ImagePolicy(), strict=strict, fetch=fetch)
-    read = [
-        reader.read(message, index)
-        for index, message in enumerate(messages)
-        if getattr(message, "type", None) != "remove"
+    turn = reader.turn(messages)
+    if not reader.fetched:
+        return turn, list(messages)
+    mimes = {image.sha256: image.mime for image in turn.images}
+
+    def inline(media: Media) -> dict[str, Any] | None:
+        url = media.source.url.strip() if isinstance(media.source, Link) else None
+        if url not in reader.fetched:
+            return None
+        data = reader.fetched[url]
+        mime = mimes.get(hashlib.sha256(data).hexdigest(), "application/octet-stream")
+        return {"type": "image", "base64": b64encode(data).decode(), "mime_type": mime}
+
+    return turn, [
+        message.model_copy(update={"content": replace_media(message.content, inline)})
+        for message in messages
     ]
-    if not read:
-        raise TemplateError("The conversation is empty.", hint="Send at least one message.")
-    return Turn(tuple(read), tuple(reader.images), tuple(reader.skipped))
 
 
 _ROLES: Final[Mapping[str, Role]] = {
@@ -223,7 +248,17 @@ class _Reader:
     fetched: dict[str, bytes] = field(default_factory=dict)
     tried: int = 0
 
-    def read(self, message: BaseMessage, index: int) -> TurnMessage:
+    def turn(self, messages: Sequence[BaseMessage]) -> Turn:
+        read = [
+            self._read(message, index)
+            for index, message in enumerate(messages)
+            if getattr(message, "type", None) != "remove"
+        ]
+        if not read:
+            raise TemplateError("The conversation is empty.", hint="Send at least one message.")
+        return Turn(tuple(read), tuple(self.images), tuple(self.skipped))
+
+    def _read(self, message: BaseMessage, index: int) -> TurnMessage:
         if not hasattr(message, "content"):
             raise TemplateError(
                 f"Item {index} of the conversation is no message: {type(message).__name__}.",
