@@ -33,6 +33,11 @@ class TokenizerVocabulary:
         marked = {i for i, token in added.items() if token.special}
         self.special_ids = frozenset({*tokenizer.all_special_ids, *marked, *self.eos_ids})
 
+    @property
+    def tokenizer(self) -> Any:
+        """The transformers tokenizer itself, for grammars that are compiled against its table."""
+        return self._tokenizer
+
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text, without any special tokens added."""
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -50,6 +50,13 @@ class ByteVocabulary:
         pieces = (self._bytes(token) for token in ids if token not in self.special_ids)
         return b"".join(pieces).decode(errors="replace")
 
+    @property
+    def token_bytes(self) -> list[bytes]:
+        """The bytes of each token, for grammars; special ones by their names."""
+        special = [f"<special {token}>".encode() for token in range(256, _FIRST_WORD)]
+        words = [word.encode() for word in self.words]
+        return [*(bytes([token]) for token in range(256)), *special, *words]
+
     def _bytes(self, token: int) -> bytes:
         return bytes([token]) if token < 256 else self.words[token - _FIRST_WORD].encode()
 
