@@ -101,6 +101,8 @@ def run_examples(rules: Policy) -> list[Outcome]:
     guard = SafeCoDeGuard(model=model, policy=rules)
     outcomes = []
     with screen.working("Asking ..."):
+        # first calls import modules and allocate; that is no part of an answer's time
+        guard.invoke(image_messages(EXAMPLES[0].png(), "What is the weather like?"))
         for example in EXAMPLES:
             png = example.png()
             messages = image_messages(png, example.question)

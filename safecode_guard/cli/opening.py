@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safecode_guard.cli import screen
+from safecode_guard.errors import ModelError
 from safecode_guard.policy import Policy
 from safecode_guard.settings import SafeCoDeSettings
 
@@ -29,17 +30,29 @@ def open_model(
         name: Directory or hub name; None for the embedded tiny model.
         device: Where to load it.
         max_tokens: Longest answer; None for the model's default.
+
+    Raises:
+        ModelError: If there is no such model, or it cannot be loaded here.
     """
     with screen.working(f"Loading {name or 'the embedded tiny model'} ..."):
+        from transformers.utils.logging import disable_progress_bar
+
         from safecode_guard.chat_model import ChatTransformers
 
+        disable_progress_bar()  # the spinner is ours, and two of them fight over the line
         given = {"device": device, "max_tokens": max_tokens}
         fields = {key: value for key, value in given.items() if value is not None}
         if name is None:
             model = ChatTransformers.tiny(**fields)
         else:
             model = ChatTransformers.from_pretrained(name, **fields)
-        _ = model.vlm
+        try:
+            _ = model.vlm
+        except (OSError, ValueError) as error:
+            raise ModelError(
+                f"Cannot load the model {name!r}: {str(error).strip().splitlines()[0]}",
+                hint="Name a directory with a model in it, or a hub name; offline, a cached one.",
+            ) from error
     return model
 
 
