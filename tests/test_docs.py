@@ -121,12 +121,11 @@ def test_every_page_is_reachable_from_the_index() -> None:
     seen, waiting = set(), [index]
     while waiting:
         page = waiting.pop()
-        if page in seen:
+        if page in seen or page.suffix != ".md" or not page.is_file():
             continue
         seen.add(page)
         for link in LINK.finditer(page.read_text(encoding="utf-8")):
-            path = (page.parent / link["target"].partition("#")[0]).resolve()
-            if path.suffix == ".md" and path.is_file():
-                waiting.append(path)
+            path = page.parent.joinpath(link["target"].partition("#")[0]).resolve()
+            waiting += path.glob("*.md") if path.is_dir() else [path]
     missing = [name_of(page) for page in (ROOT / "docs").rglob("*.md") if page not in seen]
     assert missing == []
