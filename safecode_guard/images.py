@@ -81,6 +81,9 @@ FRAME_BUDGET: Final = 10
 Frames build on one another, so that all up to the last one sampled must be decoded.
 """
 
+MOST_FRAMES: Final = 3000
+"""Frames of an animated file, however small: 20 MB can hold a million of one pixel each."""
+
 # What Pillow's decoders raise on foreign bytes; found by fuzzing, not from its documentation.
 _DECODER_ERRORS: Final = (
     OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError,
@@ -270,10 +273,11 @@ def _frames(file: ImageFile.ImageFile, policy: ImagePolicy) -> Iterator[Image.Im
 
 def _count_frames(file: Any, policy: ImagePolicy) -> int:
     count: int = file.n_frames
-    if count * file.width * file.height > FRAME_BUDGET * _pixel_limit(policy):
+    pixels = count * file.width * file.height
+    if count > MOST_FRAMES or pixels > FRAME_BUDGET * _pixel_limit(policy):
         raise ImageTooLarge(
             f"The animation has {count} frames of {file.width} x {file.height} pixels.",
-            hint="Send fewer or smaller frames, or raise images.max_pixels in the policy.",
+            hint="Send fewer or smaller frames.",
         )
     return count
 

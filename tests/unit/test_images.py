@@ -375,12 +375,15 @@ def test_a_file_of_pages_is_refused() -> None:
         decode(data, POLICY)
 
 
-def test_many_large_frames_are_refused_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
-    head = b"GIF89a" + struct.pack("<HHBBB", 7000, 7000, 0x80, 0, 0) + b"\0\0\0\xff\xff\xff"
+@pytest.mark.parametrize(("side", "count"), [(7000, 500), (1, images.MOST_FRAMES + 1)])
+def test_too_many_frames_are_refused_before_decoding(
+    side: int, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forbid_decoding(monkeypatch)
+    head = b"GIF89a" + struct.pack("<HHBBB", side, side, 0x80, 0, 0) + b"\0\0\0\xff\xff\xff"
     frame = b"\x2c" + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\x02\x44\x01\x00"
-    data = head + frame * 500 + b";"
-    with pytest.raises(ImageTooLarge, match="500 frames"):
-        decode(data, POLICY)
+    with pytest.raises(ImageTooLarge, match=f"{count} frames"):
+        decode(head + frame * count + b";", POLICY)
 
 
 def test_a_false_count_of_frames_is_refused() -> None:
