@@ -11,12 +11,11 @@ from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.messages.tool import ToolCallChunk, invalid_tool_call, tool_call
 
-from safecode_guard.decoding.tools import ParsedAnswer, parse_answer
+from safecode_guard.decoding.tools import OPENING, ParsedAnswer, parse_answer
 from safecode_guard.pipeline import TurnResult
 from safecode_guard.verdict import Verdict, to_metadata
 
 PROVIDER = "safecode_guard"
-_OPENING = "<tool_call>"
 
 
 @dataclass(frozen=True)
@@ -24,8 +23,8 @@ class AnswerShape:
     """The form in which an answer is given."""
 
     model_name: str
-    tools: bool = False
-    """Tool calls may stand in the text."""
+    tools: tuple[str, ...] = ()
+    """Names of the tools that may be called in the text."""
     forced_tool: bool = False
     """The text is a tool call, by grammar."""
 
@@ -33,7 +32,7 @@ class AnswerShape:
         """Return text and tool calls of an answer; the guard's own text is never parsed."""
         if result.withheld or not self.tools:
             return ParsedAnswer(result.text)
-        return parse_answer(result.text, forced=self.forced_tool)
+        return parse_answer(result.text, forced=self.forced_tool, names=self.tools)
 
     def text_filter(self) -> VisibleText:
         """Return the filter that keeps tool calls out of streamed text."""
@@ -55,9 +54,9 @@ class VisibleText:
             self._shown += piece
             return piece
         self._pending += piece
-        if self._closed or self._pending.lstrip().startswith("{"):
+        if self._closed:
             return ""
-        at = self._pending.find(_OPENING)
+        at = self._pending.find(OPENING)
         self._closed = at >= 0
         end = at if self._closed else len(self._pending) - _possible_opening(self._pending)
         shown, self._pending = self._pending[:end], self._pending[end:]
@@ -75,6 +74,7 @@ def answer_message(result: TurnResult, shape: AnswerShape) -> AIMessage:
     answer = shape.parse(result)
     return AIMessage(
         content=answer.text,
+        additional_kwargs=_refusal(answer),
         tool_calls=[tool_call(name=c.name, args=c.arguments, id=_call_id()) for c in answer.calls],
         invalid_tool_calls=[
             invalid_tool_call(name=bad.name, args=bad.text, id=_call_id(), error=bad.error)
@@ -110,11 +110,16 @@ def final_chunk(result: TurnResult, shape: AnswerShape) -> AIMessageChunk:
     ]
     return AIMessageChunk(
         content="",
+        additional_kwargs=_refusal(answer),
         tool_call_chunks=calls,
         response_metadata=_metadata(result, shape),
         usage_metadata=_usage(result),
         chunk_position="last",
     )
+
+
+def _refusal(answer: ParsedAnswer) -> dict[str, Any]:
+    return {} if answer.refusal is None else {"refusal": answer.refusal}
 
 
 def _metadata(result: TurnResult, shape: AnswerShape) -> dict[str, Any]:
@@ -140,5 +145,5 @@ def _call_id() -> str:
 
 def _possible_opening(text: str) -> int:
     """Return how many characters at the end of a text could begin a tool call."""
-    sizes = range(min(len(_OPENING) - 1, len(text)), 0, -1)
-    return next((size for size in sizes if text.endswith(_OPENING[:size])), 0)
+    sizes = range(min(len(OPENING) - 1, len(text)), 0, -1)
+    return next((size for size in sizes if text.endswith(OPENING[:size])), 0)

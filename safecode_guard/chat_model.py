@@ -194,7 +194,8 @@ class ChatTransformers(ServedChatModel):
 
     def shape(self, output: Output) -> AnswerShape:
         """Return the form in which answers of this output are given."""
-        return AnswerShape(self.model_name, bool(output.tools), output.forced_tool)
+        names = tuple(tool["function"]["name"] for tool in output.tools)
+        return AnswerShape(self.model_name, names, output.forced_tool)
 
     def sampling(self, stop: list[str] | None, options: Mapping[str, Any]) -> Sampling:
         """Return how tokens are drawn for one call: its options over this model's fields.

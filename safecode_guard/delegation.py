@@ -205,7 +205,8 @@ def rebind_structured(
     Raises:
         PolicyError: If the model cannot be found in that chain; the guard would be lost.
     """
-    replaced = _replaced(model.with_structured_output(schema, **options), model, guard)
+    chain = model.with_structured_output(schema, **options)
+    replaced: Runnable[Any, Any] | None = _replaced(chain, model, guard)
     if replaced is None:
         raise PolicyError(
             f"The chain of {type(model).__name__}.with_structured_output hides its model.",

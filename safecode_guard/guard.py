@@ -15,7 +15,7 @@ from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
-from pydantic import ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from safecode_guard.answers import AnswerShape
 from safecode_guard.chat_model import ChatTransformers
@@ -66,6 +66,22 @@ class SafeCoDeGuard(ServedChatModel):
     _loading: Any = PrivateAttr(default_factory=threading.RLock)
     _served: Pipeline | None = PrivateAttr(default=None)
     _examiner: Examiner | None = PrivateAttr(default=None)
+
+    def __init__(self, **fields: Any) -> None:
+        """Make the guard.
+
+        Raises:
+            LogitsUnavailable: If the model cannot be steered and the policy wants it to be.
+            PolicyError: If policy, model, judge and strategy do not go together.
+        """
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            causes = [detail.get("ctx", {}).get("error") for detail in error.errors()]
+            for cause in causes:
+                if isinstance(cause, PolicyError):
+                    raise cause from None
+            raise
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -17,16 +17,9 @@ from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BaseModel, ConfigDict
 
 from safecode_guard.decoding.loop import Constraint
-from safecode_guard.errors import ConstraintError
 from safecode_guard.models.protocol import Tool, VisionLanguageModel
 
 Method = Literal["json_schema", "json_mode", "function_calling"]
-_REFUSAL_SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "properties": {"refusal": {"type": "string"}},
-    "required": ["refusal"],
-    "additionalProperties": False,
-}
 
 
 class Refusal(BaseModel):
@@ -55,33 +48,25 @@ class Output:
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> Output:
-        """Read the options of a LangChain call: tools, tool_choice, response_format.
-
-        Raises:
-            ConstraintError: If a named tool is not among the tools.
-        """
+        """Read the options of a LangChain call: tools, tool_choice, response_format."""
         tools = tuple(options.get("tools") or ())
         choice = options.get("tool_choice")
         if choice == "none":
             tools = ()
         return cls(
             tools,
-            _choice(tools, choice) if tools else None,
+            _choice(choice) if tools else None,
             _schema(options.get("response_format")),
             bool(options.get("allow_refusal", False)),
         )
 
 
-def _choice(tools: tuple[Tool, ...], choice: Any) -> str | None:
+def _choice(choice: Any) -> str | None:
     if choice in (None, "auto", False):
         return None
     if choice in ("any", "required", True):
         return "any"
-    name = choice["function"]["name"] if isinstance(choice, Mapping) else choice
-    names = [tool["function"]["name"] for tool in tools]
-    if name not in names:
-        raise ConstraintError(f"Tool {name!r} is not bound.", hint=f"Bound tools: {names}.")
-    return str(name)
+    return str(choice["function"]["name"] if isinstance(choice, Mapping) else choice)
 
 
 def _schema(response_format: Any) -> Mapping[str, Any] | None:
@@ -105,17 +90,14 @@ def constraints(model: VisionLanguageModel, output: Output) -> tuple[Maker | Non
         return None, None
     from safecode_guard.decoding.grammar import Grammar
 
+    vocabulary, allow = model.vocabulary, output.allow_refusal
     if output.schema is not None:
-        grammar = Grammar.from_json_schema(
-            output.schema, model.vocabulary, allow_refusal=output.allow_refusal
-        )
+        grammar = Grammar.from_json_schema(output.schema, vocabulary, allow_refusal=allow)
     else:
-        grammar = Grammar.from_tools(output.tools, model.vocabulary, choice=output.choice)
-    if not output.allow_refusal:
-        return grammar.constraint, None
-    return grammar.constraint, Grammar.from_json_schema(
-        _REFUSAL_SCHEMA, model.vocabulary
-    ).constraint
+        grammar = Grammar.from_tools(
+            output.tools, vocabulary, choice=output.choice, allow_refusal=allow
+        )
+    return grammar.constraint, Grammar.refusal(vocabulary).constraint if allow else None
 
 
 def structured(

@@ -97,10 +97,17 @@ class Branch(Protocol):
 class VisionLanguageModel(Protocol):
     """A local multimodal chat model with access to its logits."""
 
-    id: str
-    """Name and a digest of what identifies the weights; enters judge ids and cache keys."""
-    family: Family
-    vocabulary: Vocabulary
+    @property
+    def id(self) -> str:
+        """Name and a digest of what identifies the weights; enters judge ids and cache keys."""
+
+    @property
+    def family(self) -> Family:
+        """The record of the model's family."""
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The model's tokens."""
 
     def encode(self, turns: Sequence[Turn], *, tools: Sequence[Tool] = ()) -> Prompts:
         """Render and tokenise conversations, one row each.

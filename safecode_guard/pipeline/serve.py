@@ -153,7 +153,12 @@ class Pipeline:
         judge = self.examiner.judge
         shared = None
         if isinstance(judge, PromptingJudge) and not all(map(self.examiner.recall, requests)):
-            jobs = [replace(_job(case), second=self._second(case)) for case in cases]
+            jobs = [_job(case) for case in cases]
+            if self._may_contrast and all(_is_steerable(case.request) for case in cases):
+                jobs = [
+                    replace(job, second=self._second(case))
+                    for job, case in zip(jobs, cases, strict=True)
+                ]
             shared = share(self.model, jobs, [judge.question(request) for request in requests])
         if shared is not None:
             requests = [
@@ -163,14 +168,13 @@ class Pipeline:
             case.judgement = judgement
         return shared
 
-    def _second(self, case: _Case) -> Turn | None:
-        """Return the turn with second views of its images, if steering could want them."""
-        contrasts = self.parameters.alpha > 0 and self.strategy.id not in (
-            "plain",
-            "verdict_prompt",
-        )
-        if not contrasts or not case.request.turn.images or case.request.constraint:
-            return None
+    @property
+    def _may_contrast(self) -> bool:
+        """Whether the strategy could want second views, as far as can be told before a verdict."""
+        return self.parameters.alpha > 0 and self.strategy.id not in ("plain", "verdict_prompt")
+
+    def _second(self, case: _Case) -> Turn:
+        """Return the turn with second views of its images; made once a turn."""
         if case.second is None:
             case.second = second_views(
                 case.request.turn,
@@ -228,7 +232,7 @@ class Pipeline:
             direction=decision.direction,
             certainty=certainty_of(judgement, decision.label),
             judgement=judgement,
-            parameters=self.parameters,
+            parameters=self._parameters_of(case.request),
             vocabulary=self.model.vocabulary,
             family=self.model.family,
             seed=self._seed(case.request),
@@ -242,8 +246,14 @@ class Pipeline:
                 case.strategy = Traced(plan, self.model.vocabulary)
         return plan is not None
 
+    def _parameters_of(self, request: TurnRequest) -> SteeringParameters:
+        """Return the parameters of one turn: without an image there is nothing to contrast."""
+        if request.turn.images:
+            return self.parameters
+        return self.parameters.model_copy(update={"alpha": 0.0})
+
     def _record(self, request: TurnRequest) -> DecodingRecord:
-        p = self.parameters
+        p = self._parameters_of(request)
         return DecodingRecord(
             strategy=self.strategy.id,
             mode=p.mode,
@@ -278,7 +288,9 @@ class Pipeline:
         job = replace(_job(case), strategy=case.strategy)
         if case.refuse:
             return replace(job, constraint=case.request.refusal)
-        return replace(job, second=self._second(case)) if case.strategy else job
+        if case.strategy is not None and case.strategy.views == 2:
+            return replace(job, second=self._second(case))
+        return job
 
     def _start(
         self,
@@ -346,6 +358,10 @@ class Pipeline:
             return TurnBlocked(verdict)
         text = self.policy.review_text if verdict.action == "review" else self.policy.refusal_text
         return replace(result, text=text, finish="content_filter")
+
+
+def _is_steerable(request: TurnRequest) -> bool:
+    return bool(request.turn.images) and request.constraint is None
 
 
 def _job(case: _Case) -> Job:
