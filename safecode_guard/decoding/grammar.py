@@ -50,7 +50,8 @@ class Grammar:
             json.dumps(self.schema), overrides=_STYLE
         )
         limits = llguidance.LLParserLimits(verbose_errors=False)
-        tokenizer = _compile_vocabulary(vocabulary)
+        table: Any = vocabulary  # hashable, which the protocol does not say
+        tokenizer = _compile_vocabulary(table)
         self._start = llguidance.LLMatcher(tokenizer, source, log_level=0, limits=limits)
         if self._start.is_error():
             raise _schema_error(self._start.get_error())
@@ -211,7 +212,7 @@ def _compile_vocabulary(vocabulary: Any) -> Any:
     the bytes of each token in order.
     """
     llguidance = _llguidance()
-    tokenizer = getattr(vocabulary, "tokenizer", None)
+    tokenizer: Any = getattr(vocabulary, "tokenizer", None)
     pieces = getattr(vocabulary, "token_bytes", None)
     eos = sorted(vocabulary.eos_ids)
     if pieces is not None:
