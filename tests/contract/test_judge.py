@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from PIL import Image
 
+from safecode_guard.decoding.batch import Job
+from safecode_guard.decoding.sharing import share
 from safecode_guard.errors import JudgeError, ModelError
 from safecode_guard.images import CheckedImage
 from safecode_guard.judges.cache import JudgementCache
@@ -18,9 +24,12 @@ from safecode_guard.judges.failsafe import arun_judge, run_judge, run_many
 from safecode_guard.judges.local import local_judge
 from safecode_guard.judges.protocol import BatchJudge, Judge, JudgeRequest, ToolCallSubject
 from safecode_guard.judges.same_model import LabelLogitsJudge
+from safecode_guard.models.protocol import Sampling
+from safecode_guard.models.transformers import TransformersModel
 from safecode_guard.policy import LocalJudgeConfig
 from safecode_guard.taxonomy import CATEGORIES, LABELS, Stage
 from safecode_guard.testing import ScriptedJudge, ScriptedVLM
+from safecode_guard.tiny.load import weights_path
 from safecode_guard.turns import ImagePart, TextPart, ToolCall, Turn, TurnMessage
 from safecode_guard.verdict import Judgement
 
@@ -176,3 +185,41 @@ async def test_judge_out_of_order_raises_and_never_guesses(
     for judgement in (run_judge(judge, request), *run_many(judge, [request, request])):
         assert judgement.failed is not None
         assert (judgement.label, judgement.p_unsafe) == (None, None)
+
+
+@pytest.fixture(scope="module")
+def nano(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The smallest embedded model, on its own family's record."""
+    folder = tmp_path_factory.mktemp("judge") / "nano"
+    shutil.copytree(weights_path("nano"), folder)
+    record = json.loads((folder / "safecode.json").read_text())
+    (folder / "safecode.json").write_text(json.dumps(record | {"family": "llava"}))
+    return folder
+
+
+async def test_local_judge_reads_a_real_models_label(nano: Path) -> None:
+    judge = local_judge(LocalJudgeConfig(model=str(nano)))
+    alone = [run_judge(judge, request) for request in requests()]
+    together = run_many(judge, requests())
+    later = [await arun_judge(judge, request) for request in requests()]
+    for one, many, other in zip(alone, together, later, strict=True):
+        check(one, judge)
+        assert one.label_mass is not None
+        assert one.parse_status == "logits"
+        assert one.label_mass > 0.9
+        assert many.p_unsafe == pytest.approx(one.p_unsafe, abs=1e-4)
+        assert other.p_unsafe == pytest.approx(one.p_unsafe, abs=1e-6)
+
+
+def test_verdict_on_a_shared_prefix_is_the_verdict_on_the_whole_prompt(nano: Path) -> None:
+    model = TransformersModel.load(str(nano))
+    judge = LabelLogitsJudge(model)
+    asked = [request for request in requests() if request.stage == "input" and request.turn.images]
+    whole = judge.judge_many(asked)
+    jobs = [Job(request.turn, Sampling()) for request in asked]
+    shared = share(model, jobs, [judge.question(request) for request in asked])
+    assert shared is not None
+    rows = [replace(request, prefix=shared.row(i)) for i, request in enumerate(asked)]
+    for row, plain in zip(judge.judge_many(rows), whole, strict=True):
+        assert row.p_unsafe == pytest.approx(plain.p_unsafe, abs=1e-4)
+        assert row.label_mass == pytest.approx(plain.label_mass, abs=1e-4)
