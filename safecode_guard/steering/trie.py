@@ -14,8 +14,8 @@ two directions treat stems differently:
 * suppress: a stem gets ``root_weight`` of the push, and what it holds back falls due at the token
   that leaves the stem ("cannot", "'m sorry"): k guided tokens of a refusal are pushed by k lambda
   in either case. With P("I") = 0.4 and three in ten of those sentences refusing, lambda 1 and
-  root_weight 0.5 take the refusal from 0.12 to 0.02 and leave the ordinary "I" at 0.26 of 0.28
-  (full weight: 0.03 and 0.17).
+  root_weight 0.5 take the refusal from 0.12 to 0.025 and leave the ordinary "I" at 0.26 of 0.28
+  (full weight: 0.027 and 0.17).
 
 Leaving stems alone altogether would be kinder still to ordinary sentences, but then a model whose
 "I" nearly always refuses is caught behind it with nowhere to go; such a model's record sets
