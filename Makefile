@@ -38,10 +38,10 @@ docs: $(INSTALLED)  ## Write docs/reference from the code, then run every snippe
 	@$(BIN)/pytest tests/test_docs.py
 
 build: $(INSTALLED)  ## Build sdist and wheel into dist/, and try the wheel in an environment of its own
-	@rm -rf dist build/try
-	@$(BIN)/python -m build --outdir dist > /dev/null
+	@rm -rf dist build && mkdir build
+	@$(BIN)/python -m build --outdir dist > build/log 2>&1 || { cat build/log; exit 1; }
 	@$(PYTHON) -m venv build/try
-	@build/try/bin/pip install --quiet -c constraints.txt dist/*.whl
+	@build/try/bin/pip install -qq -c constraints.txt dist/*.whl
 	@cd build/try && bin/safecode-guard --version && bin/safecode-guard doctor > /dev/null
 	@ls dist
 
@@ -52,5 +52,5 @@ clean:  ## Remove what the targets made, .venv included
 $(INSTALLED): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV) (a few minutes the first time) ..."
-	@$(BIN)/pip install --quiet -c constraints.txt -e ".[dev]"
+	@$(BIN)/pip install -qq -c constraints.txt -e ".[dev]"
 	@touch $@
