@@ -45,11 +45,18 @@ class Engine:
     def running(self, states: States) -> Iterator[None]:
         """Hold the model, with these module states in force; updates ``states`` in place."""
         with self._lock, torch.inference_mode():
-            states.extend([None] * (len(self._holders) - len(states)))
-            for (module, name), value in zip(self._holders, states, strict=True):
-                setattr(module, name, value)
-            yield
-            states[:] = [getattr(module, name) for module, name in self._holders]
+            before = self._exchange(states or [None] * len(self._holders))
+            try:
+                yield
+            finally:
+                states[:] = self._exchange(before)
+
+    def _exchange(self, states: States) -> States:
+        """Put module states in place and return those that were there."""
+        before = [getattr(module, name) for module, name in self._holders]
+        for (module, name), value in zip(self._holders, states, strict=True):
+            setattr(module, name, value)
+        return before
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +95,7 @@ class TransformersBranch:
 
     logits: Tensor
     candidates: Tensor
+    _processors: Callable[[Tensor, Tensor], Tensor] | None
     _position: Tensor | None
     _type: Tensor | None
     _cross: Tensor | None
@@ -106,7 +114,6 @@ class TransformersBranch:
         with engine.running(self._states):
             captured = Captured.of(target, inputs, options)
             self._module = captured.module
-            self._processors: Callable[[Tensor, Tensor], Tensor] | None = captured.processors
             self._ids = captured.ids  # [rows, tokens]
             self._seen = inputs["attention_mask"].to(captured.ids.device)  # 1 where a token is real
             kwargs = captured.kwargs
@@ -115,6 +122,7 @@ class TransformersBranch:
             )
             self._take(self._module(**prepared, return_dict=True))
         self._padded = not bool(self._seen.all())
+        self._prompt_ends_here()
         self._keep(kwargs, inputs, continuation_type)
 
     @property
@@ -168,8 +176,9 @@ class TransformersBranch:
             ids[i, longest - len(block) :] = ids.new_tensor(block)
             seen[i, longest - len(block) :] = 1
         self._padded = self._padded or min(lengths) != longest
-        self._processors = None  # they know the prompt's length, which has just grown
-        return self._append(ids, seen)
+        logits = self._append(ids, seen)
+        self._prompt_ends_here()
+        return logits
 
     def fork(self) -> Self:
         """Return an independent branch from here; cheap, nothing is computed again."""
@@ -204,8 +213,23 @@ class TransformersBranch:
             first = history.gather(1, seen.long().argmax(-1, keepdim=True))
             history = torch.where(seen, history, first)
         if self._processors is None:
-            self._processors = self._recapture()
+            self._processors = self._made_processors()
         return self._processors(history, scores)
+
+    def _prompt_ends_here(self) -> None:
+        self._prompt_length = self._ids.shape[1]
+        self._processors = None
+
+    def _made_processors(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """Let ``generate`` make logits processors that know the prompt's length.
+
+        From a single row without padding, since some of them remember the batch they were made
+        for, and rows come and go.
+        """
+        ids = self._ids[:1, : self._prompt_length]
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        with self._engine.running([]):
+            return Captured.of(self._module, inputs, self._options).processors
 
     # A branch holds between calls, for each row: the position of the next token, the type of
     # tokens after the prompt, and the last row of the cross-attention mask.
@@ -282,12 +306,6 @@ class TransformersBranch:
         with torch.inference_mode(False):
             self.logits = last.clone()  # an ordinary tensor: callers may edit it in place
             self.candidates = torch.arange(last.shape[-1], device=last.device)
-
-    def _recapture(self) -> Callable[[Tensor, Tensor], Tensor]:
-        """Let ``generate`` make its logits processors anew, for the prompt as it is now."""
-        inputs = {"input_ids": self._ids, "attention_mask": torch.ones_like(self._ids)}
-        with self._engine.running(list(self._states)):
-            return Captured.of(self._module, inputs, self._options).processors
 
 
 def _next_position(positions: Tensor) -> Tensor:

@@ -31,6 +31,8 @@ class Family:
     """The processor wants a list of images per row instead of one flat list."""
     max_images: int | None = None
     """Images that one row may hold; None: any number."""
+    even_images: bool = False
+    """Rows of one call must show equally many images (Mllama attends to padded ones)."""
     text_only: bool = True
     """Prompts without any image can be encoded."""
     text_module: str | None = None
@@ -107,7 +109,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
         shares_image_prefix=False,
         continuation_type=1,
     ),
-    Family("mllama", ("mllama",), nested_images=True, size_rule="tiles"),
+    Family("mllama", ("mllama",), nested_images=True, even_images=True, size_rule="tiles"),
     Family("mistral3", ("mistral3",), size_rule="longest_edge", needs_torchvision=True),
     Family("phi4_multimodal", ("phi4_multimodal",), size_rule="tiles", needs_torchvision=True),
 )

@@ -195,9 +195,10 @@ def _into_grid(grids: Sequence[Sequence[int]], width: int, height: int) -> Size:
         return kept, kept - grid[0] * grid[1]
 
     rows, columns = max(grids, key=worth)
-    if columns / width < rows / height:
-        return columns, min(math.ceil(height * columns / width), rows)
-    return min(math.ceil(width * rows / height), columns), rows
+    across, down = columns / width, rows / height
+    if across < down:
+        return columns, min(math.ceil(height * across), rows)
+    return min(math.ceil(width * down), columns), rows
 
 
 def _closest_grid(least: int, most: int, size: dict[str, int], width: int, height: int) -> Size:
@@ -218,10 +219,11 @@ def _into_canvas(most: int, tile: int, width: int, height: int) -> Size:
     larger = [s for s, _, _ in scaled if s >= 1]
     chosen = min(larger) if larger else max(s for s, _, _ in scaled)
     _, columns, rows = min((s for s in scaled if s[0] == chosen), key=lambda s: s[1] * s[2])
-    across, down = min(max(width, tile), columns), min(max(height, tile), rows)
-    if across / width < down / height:
-        return across, min(math.floor(height * across / width) or 1, down)
-    return min(math.floor(width * down / height) or 1, across), down
+    widest, tallest = min(max(width, tile), columns), min(max(height, tile), rows)
+    across, down = widest / width, tallest / height
+    if across < down:
+        return widest, min(math.floor(height * across) or 1, tallest)
+    return min(math.floor(width * down) or 1, widest), tallest
 
 
 def _grids(least: int, most: int) -> list[Size]:

@@ -7,6 +7,7 @@ write is broken up where it spells a special token.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -24,16 +25,15 @@ Form = Literal["mixed", "strings", "lists"]
 
 _FORMS: Final[tuple[Form, ...]] = ("mixed", "strings", "lists")
 _LEAKS: Final = ("'type': 'text'", '"type": "text"')
-_NOISE: Final = re.compile(r"\\[nrt]|\W+")
+_NOISE: Final = re.compile(r"\\[nrt]|\W")
 
 
 @dataclass(frozen=True, eq=False)
 class Renderer:
     """Renders conversations for one processor.
 
-    Attributes:
-        broken: Matches every control token, longest first.
-        control_ids: Ids that no text of a conversation may turn into.
+    ``control`` matches every control token, longest first; no text of a conversation may turn
+    into one of ``control_ids``.
     """
 
     processor: Any
@@ -66,8 +66,7 @@ class Renderer:
         """
         if not turn.messages:
             raise TemplateError("The conversation is empty.", hint="Send at least one message.")
-        texts = [self.neutralise(message.text) for message in turn.messages]
-        self._check_control(texts)
+        self._check_control([self.neutralise(message.text) for message in turn.messages])
         if self.family.layout == "plain":
             return self._plain(turn, tools)
         if self.template is None:
@@ -75,7 +74,7 @@ class Renderer:
                 "The model has no chat template.",
                 hint="Set processor.chat_template, or choose an instruction-tuned model.",
             )
-        return self._by_template(turn, texts, tools)
+        return self._by_template(turn, tools)
 
     def neutralise(self, text: str) -> str:
         """Return the text with every control token it spells broken up by a space."""
@@ -83,9 +82,19 @@ class Renderer:
             text = self.control.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
         return text
 
-    def _by_template(self, turn: Turn, texts: Sequence[str], tools: Sequence[Tool]) -> str:
+    def _by_template(self, turn: Turn, tools: Sequence[Tool]) -> str:
+        texts = [  # templates may leave out an assistant's earlier reasoning, and nothing else
+            self.neutralise(part.text)
+            for message in turn.messages
+            if message.role != "assistant"
+            for part in _joined(message)
+            if isinstance(part, TextPart)
+        ]
         safe_tools = [_map_strings(tool, self.neutralise) for tool in tools]
-        named = [str(_function(tool).get("name", "")) for tool in safe_tools]
+        calls = [call for message in turn.messages for call in message.tool_calls]
+        named = [self.neutralise(call.name) for call in calls]
+        named += [str(_function(tool).get("name", "")) for tool in safe_tools]
+        data = json.dumps([safe_tools, [call.arguments for call in calls]], default=str)
         problems: list[str] = []
         for form in _FORMS:
             messages = [self._message(message, form) for message in turn.messages]
@@ -94,7 +103,8 @@ class Renderer:
             except (JinjaError, TypeError, ValueError, KeyError, AttributeError) as error:
                 problems.append(str(error))
                 continue
-            problem = self._lost(rendered, turn, [*texts, *named])
+            problem = _leak(rendered, [*texts, data]) or _loss(rendered, texts, named)
+            problem = problem or self._unseen(rendered, turn)
             if problem is None:
                 return rendered
             problems.append(problem)
@@ -145,20 +155,10 @@ class Renderer:
             out["name"] = self.neutralise(message.name)
         return out
 
-    def _lost(self, rendered: str, turn: Turn, texts: Iterable[str]) -> str | None:
-        """Return what the rendered prompt lacks or shows raw, None if it is whole."""
-        texts = list(texts)
-        if any(leak in rendered and not any(leak in t for t in texts) for leak in _LEAKS):
-            return "it prints message parts instead of their text"
-        skeleton = _skeleton(rendered)
-        for text in texts:
-            if _skeleton(text) not in skeleton:
-                return f"it drops the text {text[:40]!r}"
+    def _unseen(self, rendered: str, turn: Turn) -> str | None:
         images = sum(len(message.image_indices) for message in turn.messages)
         shown = _placeholders(self.processor, rendered)
-        if shown != images:
-            return f"it shows {shown} of {images} images"
-        return None
+        return None if shown == images else f"it shows {shown} of {images} images"
 
     def _plain(self, turn: Turn, tools: Sequence[Tool]) -> str:
         system = [m.text for m in turn.messages if m.role == "system"]
@@ -193,6 +193,26 @@ def control_tokens(processor: Any, template: str) -> set[str]:
         if name.endswith(("_token", "_tag")) and value is not None:
             tokens.add(str(getattr(value, "content", value)))
     return {token for token in tokens if len(token.strip()) > 1}
+
+
+def _leak(rendered: str, sources: Iterable[str]) -> str | None:
+    """Say whether the template printed a content list as it is."""
+    raw = [leak for leak in _LEAKS if leak in rendered]
+    if raw and not any(leak in source for leak in raw for source in sources):
+        return "it prints message parts instead of their text"
+    return None
+
+
+def _loss(rendered: str, texts: Iterable[str], names: Iterable[str]) -> str | None:
+    """Say what of the conversation is missing in its prompt."""
+    skeleton = _skeleton(rendered)
+    for text in texts:
+        if _skeleton(text) not in skeleton:
+            return f"it drops the text {text[:40]!r}"
+    for name in names:
+        if _skeleton(name) not in skeleton:
+            return f"it drops the tool {name!r}"
+    return None
 
 
 def _placeholders(processor: Any, rendered: str) -> int:
@@ -239,6 +259,8 @@ def _hint(problems: Sequence[str]) -> str:
         return "Merge neighbouring messages of the same role; start with the user."
     if "images" in said:
         return "Put images into user messages; this template shows none elsewhere."
+    if "drops the tool" in said:
+        return "The template knows no tools: describe them in the system message instead."
     if "tool" in said:
         return "Send tool results as user messages; this template knows no such role."
     return "Compare the conversation with what the model's chat template accepts."

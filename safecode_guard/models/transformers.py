@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Self, cast
 
@@ -26,7 +28,10 @@ from safecode_guard.models.vocabulary import TokenizerVocabulary
 from safecode_guard.turns import ImagePart, Turn
 
 _BAD_INPUT: Final = (ValueError, TypeError, KeyError, IndexError, AttributeError)
-_NO_IDENTITY: Final = frozenset({"_name_or_path", "transformers_version", "dtype", "torch_dtype"})
+_NO_IDENTITY: Final = frozenset(
+    {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version"}
+)
+"""Config values that depend on how a model was loaded, not on what it is."""
 _PROBED: Final = 8
 """Numbers read of each parameter for the model's id."""
 
@@ -48,27 +53,29 @@ class TransformersModel:
     ) -> None:
         """Wrap a loaded model and its processor.
 
-            Args:
-        XX
-                id: Name of the model; None takes the one it was loaded by.
-                family: Its record; None finds it by the model's config.
+        Args:
+            model: An image-text-to-text model of transformers; put into evaluation mode.
+            processor: Its processor. Its tokenizer is set to pad on the left, with the end token
+                if it has no padding token.
+            id: Name of the model; None takes the one it was loaded by.
+            family: Its record; None finds it by the model's config.
 
-            Raises:
-                UnsupportedFamily: If the model is an encoder-decoder.
+        Raises:
+            UnsupportedFamily: If the model is an encoder-decoder.
         """
         _require_decoder(model.config)
         self.model, self.processor = model.eval(), processor
-        self.family = family or family_of(model.config)
+        self.family = _refined(family or family_of(model.config), model.config)
         tokenizer = processor.tokenizer
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
         tokenizer.padding_side = "left"  # here, since a Q-Former's tokenizer pads on the right
         self.vocabulary = TokenizerVocabulary(
             tokenizer,
-            size=int(model.config.get_text_config().vocab_size),
+            size=_logits_width(model),
             eos_ids=_eos_ids(model),
         )
-        name = id or str(getattr(model.config, "_name_or_path", "")) or self.family.name
+        name = id or Path(str(getattr(model.config, "_name_or_path", ""))).name or self.family.name
         self.id = f"{name}@{_fingerprint(model, self.vocabulary.id)}"
         self._renderer = Renderer.of(processor, self.family)
         self._engine = Engine(model, self.family.module_state)
@@ -91,8 +98,8 @@ class TransformersModel:
 
         Args:
             name: Directory or hub name. A ``safecode.json`` in it overrides its family's record.
-            device: ``auto`` takes a GPU if there is one; None leaves the model on the CPU, or
-                where ``device_map`` puts it.
+            device: ``auto`` takes a GPU if there is one; None leaves the model on the CPU. A
+                ``device_map`` takes precedence.
             dtype: Such as ``bfloat16``; None keeps that of the files.
             device_map: As for ``from_pretrained``; needs accelerate.
             quantization_config: As for ``from_pretrained``.
@@ -103,6 +110,7 @@ class TransformersModel:
 
         Raises:
             UnsupportedFamily: If the architecture cannot be loaded here; says what is missing.
+            ModelError: If a package is missing that the options need.
         """
         from transformers import AutoConfig, AutoModelForImageTextToText
 
@@ -115,18 +123,32 @@ class TransformersModel:
         processor = load_processor(
             name, config=config, family=family, **where, **(processor_kwargs or {})
         )
+        if quantization_config is not None and device is not None and device_map is None:
+            device_map = {"": _device(device)}  # quantised weights cannot be moved later
         options = {
             "dtype": dtype,
             "device_map": device_map,
             "quantization_config": quantization_config,
         }
         options = {key: value for key, value in options.items() if value is not None}
-        model = AutoModelForImageTextToText.from_pretrained(
-            name, **where, **options, **(model_kwargs or {})
-        )
+        if device_map is not None and find_spec("accelerate") is None:
+            raise ModelError(
+                "A device_map needs the package accelerate, which is not installed.",
+                hint="Run `pip install accelerate`, or give device instead.",
+            )
+        try:
+            model = AutoModelForImageTextToText.from_pretrained(
+                name, **where, **options, **(model_kwargs or {})
+            )
+        except ImportError as error:
+            raise ModelError(
+                f"The model's options need a package that is not installed: {error}",
+                hint="Install it, or leave the option out.",
+            ) from error
         if device is not None and device_map is None:
             model = model.to(_device(device))
-        return cls(model, processor, id=name, family=family)
+        label = Path(name).name if Path(name).is_dir() else name  # no local paths in verdicts
+        return cls(model, processor, id=label, family=family)
 
     def encode(self, turns: Sequence[Turn], *, tools: Sequence[Tool] = ()) -> EncodedPrompts:
         """Render and tokenise conversations, one row each, left-padded.
@@ -243,6 +265,11 @@ class TransformersModel:
                 f"Models of the family {family!r} take {limit} image, not {most}.",
                 hint="Send one image per conversation, or use a multi-image model.",
             )
+        if self.family.even_images and len({len(row) for row in images}) > 1:
+            raise ModelError(
+                f"Models of the family {family!r} take rows with equally many images only.",
+                hint="Encode conversations with different numbers of images in separate calls.",
+            )
         if not self.family.text_only and any(not row for row in images):
             raise TemplateError(
                 f"Models of the family {family!r} need an image in every conversation.",
@@ -302,6 +329,11 @@ def _image_ids(config: Any) -> frozenset[int]:
     return frozenset(int(i) for i in found if i is not None)
 
 
+def _logits_width(model: Any) -> int:
+    width = getattr(model.get_output_embeddings(), "out_features", None)
+    return int(width or model.config.get_text_config().vocab_size)
+
+
 def _eos_ids(model: Any) -> list[int]:
     ids = model.generation_config.eos_token_id
     if ids is None and (inner := getattr(model, "language_model", None)) is not None:
@@ -315,6 +347,16 @@ def _require_decoder(config: Any) -> None:
             f"{type(config).__name__} describes an encoder-decoder model.",
             hint="Use a decoder-only language model (e.g. Vicuna or OPT in place of T5).",
         )
+
+
+def _refined(family: Family, config: Any) -> Family:
+    """Return the record with what this model's cache cannot do."""
+    from transformers import DynamicCache
+
+    cache = DynamicCache(config=config.get_text_config())
+    if family.ragged_extend and any([*cache.is_sliding, *cache.is_linear]):
+        return replace(family, ragged_extend=False)
+    return family
 
 
 def _device(name: str) -> str:
@@ -350,14 +392,20 @@ def _record(name: str, where: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _fingerprint(model: Any, tokens: str) -> str:
     """Return a short digest of config, token table and a few numbers of every parameter."""
-    config = {k: v for k, v in model.config.to_dict().items() if k not in _NO_IDENTITY}
-    digest = hashlib.sha256(json.dumps([config, tokens], sort_keys=True, default=str).encode())
+    identity = [_identity(model.config.to_dict()), tokens]
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode())
     for name, parameter in model.named_parameters():
         digest.update(f"{name}{tuple(parameter.shape)}".encode())
         if parameter.device.type != "meta":
             probe = parameter.detach().flatten()[:_PROBED].to("cpu", torch.float32)
             digest.update(probe.numpy().tobytes())
     return digest.hexdigest()[:12]
+
+
+def _identity(config: Any) -> Any:
+    if isinstance(config, dict):
+        return {k: _identity(v) for k, v in config.items() if k not in _NO_IDENTITY}
+    return config
 
 
 def _before(text: str, stops: Sequence[str]) -> str:
