@@ -145,7 +145,8 @@ def read_bytes(
 
     Raises:
         UnreadableImage: If base64 is malformed.
-        ImageTooLarge: If the bytes are over ``policy.max_bytes``.
+        ImageTooLarge: If text is so long that its bytes are over ``policy.max_bytes``; the bytes
+            themselves are counted by `decode`.
         ForbiddenSource: If the source is a path, or a URL that the policy does not allow.
         FetchFailed: If an allowed URL does not answer within its limits.
     """
@@ -384,13 +385,11 @@ def _decode_base64(text: str, policy: ImagePolicy) -> bytes:
     _check_text(text, policy)
     text = "".join(text.split()).replace("-", "+").replace("_", "/")
     try:
-        data = base64.b64decode(text, validate=True)
+        return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
         raise UnreadableImage(
             "The image's base64 is malformed.", hint="Encode the file anew, with its padding."
         ) from error
-    _check_bytes(len(data), policy)
-    return data
 
 
 def _check_text(text: str, policy: ImagePolicy) -> None:

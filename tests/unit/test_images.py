@@ -128,6 +128,13 @@ def test_base64_is_held_to_the_byte_limit() -> None:
         load(Media(Encoded(text)), ImagePolicy(max_bytes=len(data) - 1))
 
 
+def test_letters_outside_base64_are_not_skipped_over() -> None:
+    text = base64.b64encode(encode(picture())).decode()
+    for broken in (f"{text[:40]}!{text[40:]}", f"{text[:40]}.{text[40:]}", f"{text}\0"):
+        with pytest.raises(UnreadableImage, match="malformed"):
+            load(Media(Encoded(broken)), POLICY)
+
+
 @pytest.mark.parametrize("side", [20_000, 8_000, 2**31 - 1])
 def test_a_bomb_is_refused_by_its_header(side: int, monkeypatch: pytest.MonkeyPatch) -> None:
     forbid_decoding(monkeypatch)
