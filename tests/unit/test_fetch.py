@@ -304,6 +304,7 @@ def test_the_certificate_is_checked_against_the_name(
         assert get(port, trusting) == b"png"
         assert seen[0].startswith("GET /a.png?w=1 HTTP/1.1\r\nHost: pictures.example")
         assert "cookie" not in seen[0].lower()
+        assert "accept-encoding: identity\r\n" in seen[0].lower()
         with pytest.raises(FetchFailed):
             get(port, trusting, host="other.example")
         with pytest.raises(FetchFailed):
