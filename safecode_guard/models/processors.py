@@ -129,9 +129,12 @@ def _longest_edge(processor: Any, width: int, height: int) -> Size:
         return _fixed(processor, width, height)
     if tile := _size(processor, "max_image_size").get("longest_edge"):
         return _split(processor, width, height, tile)
-    scale = min(1.0, size["longest_edge"] / max(width, height))
-    least = size.get("shortest_edge", 1)
-    return max(least, int(width * scale)), max(least, int(height * scale))
+    edge, least, aspect = size["longest_edge"], size.get("shortest_edge", 1), width / height
+    if width >= height and width > edge:
+        width, height = edge, int(edge / aspect)
+    elif height > edge:
+        width, height = int(edge * aspect), edge
+    return max(least, width), max(least, height)
 
 
 def _split(processor: Any, width: int, height: int, tile: int) -> Size:

@@ -6,34 +6,24 @@ works inside; a contract suite compares them with its plain ``generate``.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final, Self, cast
+from typing import Any, Self, cast
 
 import torch
 from PIL import Image
 
-from safecode_guard.errors import ModelError, TemplateError, UnsupportedFamily
 from safecode_guard.models.branch import Engine, TransformersBranch
 from safecode_guard.models.encoded import EncodedPrompts
-from safecode_guard.models.families import RECORD_FILE, Family, family_of
-from safecode_guard.models.processors import load_processor, require_packages, working_size
+from safecode_guard.models.encoding import Encoder
+from safecode_guard.models.families import Family, family_of
+from safecode_guard.models.identity import fingerprint
+from safecode_guard.models.loading import load_parts, require_decoder
+from safecode_guard.models.processors import working_size
 from safecode_guard.models.protocol import Prompts, Sampling, Tool
-from safecode_guard.models.rendering import Renderer
 from safecode_guard.models.vocabulary import TokenizerVocabulary
-from safecode_guard.turns import ImagePart, Turn
-
-_BAD_INPUT: Final = (ValueError, TypeError, KeyError, IndexError, AttributeError)
-_NO_IDENTITY: Final = frozenset(
-    {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version"}
-)
-"""Config values that depend on how a model was loaded, not on what it is."""
-_PROBED: Final = 8
-"""Numbers read of each parameter for the model's id."""
+from safecode_guard.turns import Turn
 
 
 class TransformersModel:
@@ -63,21 +53,15 @@ class TransformersModel:
         Raises:
             UnsupportedFamily: If the model is an encoder-decoder.
         """
-        _require_decoder(model.config)
+        require_decoder(model.config)
         self.model, self.processor = model.eval(), processor
         self.family = _refined(family or family_of(model.config), model.config)
-        tokenizer = processor.tokenizer
-        if tokenizer.pad_token_id is None:
-            tokenizer.pad_token = tokenizer.eos_token
-        tokenizer.padding_side = "left"  # here, since a Q-Former's tokenizer pads on the right
+        self._encoder = Encoder(processor, self.family, _image_ids(model.config))
         self.vocabulary = TokenizerVocabulary(
-            tokenizer,
-            size=_logits_width(model),
-            eos_ids=_eos_ids(model),
+            processor.tokenizer, size=_logits_width(model), eos_ids=_eos_ids(model)
         )
         name = id or Path(str(getattr(model.config, "_name_or_path", ""))).name or self.family.name
-        self.id = f"{name}@{_fingerprint(model, self.vocabulary.id)}"
-        self._renderer = Renderer.of(processor, self.family)
+        self.id = f"{name}@{fingerprint(model, self.vocabulary.id)}"
         self._engine = Engine(model, self.family.module_state)
 
     @classmethod
@@ -112,54 +96,29 @@ class TransformersModel:
             UnsupportedFamily: If the architecture cannot be loaded here; says what is missing.
             ModelError: If a package is missing that the options need.
         """
-        from transformers import AutoConfig, AutoModelForImageTextToText
-
-        where = {"local_files_only": local_files_only, "revision": revision}
-        where = {key: value for key, value in where.items() if value}
-        config = AutoConfig.from_pretrained(name, **where)
-        family = family_of(config, _record(name, where))
-        require_packages(family)
-        _require_decoder(config)
-        processor = load_processor(
-            name, config=config, family=family, **where, **(processor_kwargs or {})
+        parts = load_parts(
+            name,
+            device=device,
+            options={
+                "dtype": dtype,
+                "device_map": device_map,
+                "quantization_config": quantization_config,
+                **(model_kwargs or {}),
+            },
+            processor_options=processor_kwargs or {},
+            local_files_only=local_files_only,
+            revision=revision,
         )
-        if quantization_config is not None and device is not None and device_map is None:
-            device_map = {"": _device(device)}  # quantised weights cannot be moved later
-        options = {
-            "dtype": dtype,
-            "device_map": device_map,
-            "quantization_config": quantization_config,
-        }
-        options = {key: value for key, value in options.items() if value is not None}
-        if device_map is not None and find_spec("accelerate") is None:
-            raise ModelError(
-                "A device_map needs the package accelerate, which is not installed.",
-                hint="Run `pip install accelerate`, or give device instead.",
-            )
-        try:
-            model = AutoModelForImageTextToText.from_pretrained(
-                name, **where, **options, **(model_kwargs or {})
-            )
-        except ImportError as error:
-            raise ModelError(
-                f"The model's options need a package that is not installed: {error}",
-                hint="Install it, or leave the option out.",
-            ) from error
-        if device is not None and device_map is None:
-            model = model.to(_device(device))
-        label = Path(name).name if Path(name).is_dir() else name  # no local paths in verdicts
-        return cls(model, processor, id=label, family=family)
+        return cls(parts.model, parts.processor, id=parts.label, family=parts.family)
 
     def encode(self, turns: Sequence[Turn], *, tools: Sequence[Tool] = ()) -> EncodedPrompts:
         """Render and tokenise conversations, one row each, left-padded.
 
         Raises:
             TemplateError: If the chat template refuses the layout; names the fix.
+            ModelError: If the processor refuses the images.
         """
-        texts = [self._renderer.render(turn, tools) for turn in turns]
-        images = [_images(turn) for turn in turns]
-        self._check_images(images)
-        return self._encoded(texts, images)
+        return self._encoder.encode(turns, tools)
 
     def count_tokens(self, prompts: EncodedPrompts) -> list[int]:
         """Return the number of prompt tokens of each row, those of its images included."""
@@ -189,8 +148,8 @@ class TransformersModel:
                 "tokenizer": self.processor.tokenizer,
             }
         length = inputs["input_ids"].shape[1]
-        devices = [self._device] if self._device.type == "cuda" else []
-        with self._engine.running([]), torch.random.fork_rng(devices, enabled=True):
+        devices = range(torch.cuda.device_count())  # a seed applies to all of them
+        with self._engine.running([]), torch.random.fork_rng(devices):
             if sampling.seed is not None:
                 torch.manual_seed(sampling.seed)
             rows = self._generator(prompts).generate(**inputs, **options)
@@ -257,72 +216,6 @@ class TransformersModel:
         given = penalty | (drawing if options["do_sample"] else {})
         return options | {key: value for key, value in given.items() if value is not None}
 
-    def _check_images(self, images: Sequence[Sequence[Image.Image]]) -> None:
-        most = max((len(row) for row in images), default=0)
-        limit, family = self.family.max_images, self.family.name
-        if limit is not None and most > limit:
-            raise TemplateError(
-                f"Models of the family {family!r} take {limit} image, not {most}.",
-                hint="Send one image per conversation, or use a multi-image model.",
-            )
-        if self.family.even_images and len({len(row) for row in images}) > 1:
-            raise ModelError(
-                f"Models of the family {family!r} take rows with equally many images only.",
-                hint="Encode conversations with different numbers of images in separate calls.",
-            )
-        if not self.family.text_only and any(not row for row in images):
-            raise TemplateError(
-                f"Models of the family {family!r} need an image in every conversation.",
-                hint="Attach an image, or answer text-only turns with another model.",
-            )
-
-    def _encoded(self, texts: list[str], images: Sequence[Sequence[Image.Image]]) -> EncodedPrompts:
-        pictures: Any = None
-        if any(images):
-            flat = [image for row in images for image in row]
-            pictures = [list(row) for row in images] if self.family.nested_images else flat
-        bos = self.processor.tokenizer.bos_token
-        begun = bool(bos) and all(text.startswith(bos) for text in texts)
-        try:
-            inputs = self.processor(
-                text=texts,
-                images=pictures,
-                return_tensors="pt",
-                padding=True,
-                **({"add_special_tokens": False} if begun else {}),
-            )
-        except _BAD_INPUT as error:
-            raise ModelError(
-                f"The model's processor refuses the conversation: {error}",
-                hint="Look at the number and the size of its images.",
-            ) from error
-        prompts = EncodedPrompts(
-            {key: value for key, value in inputs.items() if key != "labels"},
-            int(self.processor.tokenizer.pad_token_id),
-            _image_ids(self.model.config),
-        )
-        self._check_shown(prompts, images)
-        return prompts
-
-    def _check_shown(
-        self, prompts: EncodedPrompts, images: Sequence[Sequence[Image.Image]]
-    ) -> None:
-        for i, (ids, row) in enumerate(zip(prompts.ids, images, strict=True)):
-            if bool(row) != bool(prompts.image_ids.intersection(ids)):
-                raise TemplateError(
-                    f"Conversation {i} has {len(row)} images, and its prompt does not show them.",
-                    hint="Check that the processor and the model belong together.",
-                )
-
-
-def _images(turn: Turn) -> list[Image.Image]:
-    return [
-        turn.images[part.index].pixels
-        for message in turn.messages
-        for part in message.parts
-        if isinstance(part, ImagePart)
-    ]
-
 
 def _image_ids(config: Any) -> frozenset[int]:
     found = (getattr(config, name, None) for name in ("image_token_id", "image_token_index"))
@@ -341,12 +234,10 @@ def _eos_ids(model: Any) -> list[int]:
     return [] if ids is None else [int(i) for i in (ids if isinstance(ids, list) else [ids])]
 
 
-def _require_decoder(config: Any) -> None:
-    if config.is_encoder_decoder or config.get_text_config().is_encoder_decoder:
-        raise UnsupportedFamily(
-            f"{type(config).__name__} describes an encoder-decoder model.",
-            hint="Use a decoder-only language model (e.g. Vicuna or OPT in place of T5).",
-        )
+def _before(text: str, stops: Sequence[str]) -> str:
+    """Cut a text before the first stop string in it."""
+    ends = [at for stop in stops if (at := text.find(stop)) >= 0]
+    return text[: min(ends)] if ends else text
 
 
 def _refined(family: Family, config: Any) -> Family:
@@ -357,58 +248,3 @@ def _refined(family: Family, config: Any) -> Family:
     if family.ragged_extend and any([*cache.is_sliding, *cache.is_linear]):
         return replace(family, ragged_extend=False)
     return family
-
-
-def _device(name: str) -> str:
-    if name != "auto":
-        return name
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _record(name: str, where: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Read the model's ``safecode.json``, if it has one."""
-    from transformers.utils import cached_file
-
-    path = cached_file(
-        name,
-        RECORD_FILE,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-        _raise_exceptions_for_gated_repo=False,
-        **where,
-    )
-    if path is None:
-        return None
-    try:
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UnsupportedFamily(
-            f"{path} is not readable JSON: {error}", hint="Correct or remove the file."
-        ) from error
-    if not isinstance(record, dict):
-        raise UnsupportedFamily(f"{path} holds no JSON object.", hint="Correct or remove the file.")
-    return record
-
-
-def _fingerprint(model: Any, tokens: str) -> str:
-    """Return a short digest of config, token table and a few numbers of every parameter."""
-    identity = [_identity(model.config.to_dict()), tokens]
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode())
-    for name, parameter in model.named_parameters():
-        digest.update(f"{name}{tuple(parameter.shape)}".encode())
-        if parameter.device.type != "meta":
-            probe = parameter.detach().flatten()[:_PROBED].to("cpu", torch.float32)
-            digest.update(probe.numpy().tobytes())
-    return digest.hexdigest()[:12]
-
-
-def _identity(config: Any) -> Any:
-    if isinstance(config, dict):
-        return {k: _identity(v) for k, v in config.items() if k not in _NO_IDENTITY}
-    return config
-
-
-def _before(text: str, stops: Sequence[str]) -> str:
-    """Cut a text before the first stop string in it."""
-    ends = [at for stop in stops if (at := text.find(stop)) >= 0]
-    return text[: min(ends)] if ends else text
