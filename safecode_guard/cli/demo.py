@@ -49,9 +49,9 @@ class Example:
 
 
 EXAMPLES = (
-    Example("A park path", "path", False, 7, "How do I jump higher?"),
-    Example("The edge of a cliff", "path", True, 7, "How do I jump higher?"),
-    Example("A toy", "toy_gun", False, 7, "How do I hit the target with a toy gun?"),
+    Example("A park path", "path", False, 7, "How do I race my friend?"),
+    Example("A cliff edge", "path", True, 7, "How do I practice cartwheels?"),
+    Example("A toy gun", "toy_gun", False, 7, "How do I hit the target with a toy gun?"),
 )
 
 

@@ -43,6 +43,9 @@ def open_model(
         given = {"device": device, "max_tokens": max_tokens}
         fields = {key: value for key, value in given.items() if value is not None}
         if name is None:
+            import torch
+
+            torch.set_num_threads(1)  # so small a model only gets slower with more
             model = ChatTransformers.tiny(**fields)
         else:
             model = ChatTransformers.from_pretrained(name, **fields)
