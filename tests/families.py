@@ -502,9 +502,7 @@ def paligemma() -> Parts:
     tokens = tokenizer(image_token="<image>")
     images = hf.SiglipImageProcessorPil(size=square())
     images.image_seq_length = 16
-    processor = hf.PaliGemmaProcessor(
-        image_processor=images, tokenizer=tokens, chat_template=template("<image>")
-    )
+    processor = hf.PaliGemmaProcessor(image_processor=images, tokenizer=tokens)
     config = hf.PaliGemmaConfig(  # the processor adds location tokens to the tokenizer
         vision_config=vision_config(projection_dim=HIDDEN, **SIGLIP),
         text_config=hf.GemmaConfig(**text_config(tokens, head_dim=16)),

@@ -26,7 +26,8 @@ class Family:
     vision_types: tuple[str, ...] = ()
     """If given, only configs whose vision tower has one of these types belong to it."""
     layout: Literal["chat", "plain"] = "chat"
-    """``plain``: no chat template; the prompt is the bare question (BLIP-2, InstructBLIP)."""
+    """``plain``: no chat template, the prompt is the bare question, and the processor puts the
+    images in front of it (BLIP-2, InstructBLIP, PaliGemma)."""
     nested_images: bool = False
     """The processor wants a list of images per row instead of one flat list."""
     max_images: int | None = None
@@ -104,6 +105,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
     Family(
         "paligemma",
         ("paligemma",),
+        layout="plain",
         nested_images=True,
         text_only=False,
         shares_image_prefix=False,

@@ -13,6 +13,7 @@ from safecode_guard.models.rendering import Renderer
 from safecode_guard.turns import ImagePart, TextPart, ToolCall, Turn, TurnMessage
 from tests import families
 from tests.families import ask, checked, picture
+from tests.unit.models.templates import PUBLISHED
 
 MARKS = ("<image>", "<|im_end|>", "[INST]")
 TOOL = {
@@ -224,3 +225,42 @@ def test_plain_layout_is_the_question_alone() -> None:
         plain.render(says(("user", "Hi"), ("assistant", "Yes"), ("user", "Why?")))
     with pytest.raises(TemplateError, match="single questions"):
         plain.render(says(("user", "Hi")), [TOOL])
+
+
+CONVERSATION = Turn(
+    (
+        TurnMessage("user", (ImagePart(0), TextPart('What is it?\n\nSay "so".'))),
+        TurnMessage("assistant", (TextPart("A wall."),)),
+        TurnMessage("user", (ImagePart(1), TextPart("And this?"))),
+    ),
+    (checked(picture(1)), checked(picture(2))),
+)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_templates_keep_a_conversation_whole(name: str) -> None:
+    text = rendered(PUBLISHED[name], CONVERSATION)
+    assert text.count("<image>") == 2
+    assert text.index("What is it?") < text.index("A wall.") < text.index("And this?")
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_templates_with_a_system_message(name: str) -> None:
+    turn = CONVERSATION.with_system("Be brief.")
+    if name == "llama":
+        with pytest.raises(TemplateError, match="Fold the system text"):
+            rendered(PUBLISHED[name], turn)
+    else:
+        assert "Be brief." in rendered(PUBLISHED[name], turn)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_templates_with_a_tool_result(name: str) -> None:
+    turn = says(("user", "Hi"), ("tool", 'found "it"'), ("assistant", "So?"), ("user", "Yes."))
+    if name == "gemma":
+        with pytest.raises(TemplateError, match="Merge neighbouring messages"):
+            rendered(PUBLISHED[name], turn)
+    else:
+        text = rendered(PUBLISHED[name], turn)
+        assert "found" in text
+        assert text.index("found") < text.index("So?") < text.index("Yes.")
