@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from threading import Lock
 from typing import Any, Final
 
 from PIL import Image
@@ -30,6 +31,7 @@ class Encoder:
             tokenizer.pad_token = tokenizer.eos_token
         tokenizer.padding_side = "left"  # not per call: a Q-Former's tokenizer pads on the right
         self._renderer = Renderer.of(processor, family)
+        self._lock = Lock()  # a tokenizer's padding is state of its own
 
     def encode(self, turns: Sequence[Turn], tools: Sequence[Tool] = ()) -> EncodedPrompts:
         """Render and tokenise conversations, one row each, left-padded.
@@ -38,10 +40,11 @@ class Encoder:
             TemplateError: If the chat template refuses the layout; names the fix.
             ModelError: If the processor refuses the images.
         """
-        texts = [self._renderer.render(turn, tools) for turn in turns]
         images = [_images(turn) for turn in turns]
         self._check_images(images)
-        prompts = self._encoded(texts, images)
+        with self._lock:
+            texts = [self._renderer.render(turn, tools) for turn in turns]
+            prompts = self._encoded(texts, images)
         self._check_shown(prompts, images)
         return prompts
 

@@ -56,7 +56,7 @@ class TransformersModel:
         require_decoder(model.config)
         self.model, self.processor = model.eval(), processor
         self.family = _refined(family or family_of(model.config), model.config)
-        self._encoder = Encoder(processor, self.family, _image_ids(model.config))
+        self._encoder = Encoder(processor, self.family, _image_ids(model.config, processor))
         self.vocabulary = TokenizerVocabulary(
             processor.tokenizer, size=_logits_width(model), eos_ids=_eos_ids(model)
         )
@@ -217,9 +217,11 @@ class TransformersModel:
         return options | {key: value for key, value in given.items() if value is not None}
 
 
-def _image_ids(config: Any) -> frozenset[int]:
-    found = (getattr(config, name, None) for name in ("image_token_id", "image_token_index"))
-    return frozenset(int(i) for i in found if i is not None)
+def _image_ids(config: Any, processor: Any) -> frozenset[int]:
+    places = [(config, "image_token_id"), (config, "image_token_index")]
+    places += [(processor, "image_token_id")]
+    found = (getattr(place, name, None) for place, name in places)
+    return frozenset(i for i in found if isinstance(i, int))
 
 
 def _logits_width(model: Any) -> int:

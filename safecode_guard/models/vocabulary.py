@@ -40,6 +40,9 @@ class TokenizerVocabulary:
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text, without any special tokens added."""
+        if (backend := getattr(self._tokenizer, "backend_tokenizer", None)) is not None:
+            # Calling the tokenizer itself would reset the padding under an encoding thread.
+            return list(backend.encode(text, add_special_tokens=False).ids)
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def decode(self, ids: Sequence[int]) -> str:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -249,7 +250,8 @@ def test_image_text_outside_an_image_is_no_image(build: Build) -> None:
 
 def test_prompt_that_does_not_show_its_image_is_refused() -> None:
     model, processor = families.parts("llava")
-    model.config.image_token_id = 3  # as if model and processor did not belong together
+    for holder in (model.config, processor):  # as if the two did not belong together
+        holder.image_token_id = 3
     model.config.image_token_index = 3
     with pytest.raises(TemplateError, match="does not show them"):
         TransformersModel(model, processor).encode([ask("Hello!", picture())])
@@ -283,3 +285,28 @@ def test_unknown_family_still_decodes(build: Build) -> None:
     vlm = TransformersModel(llava.model, llava.processor, family=Family("generic"))
     turn = ask("describe the scene", picture())
     assert vlm.generate([turn], GREEDY) == llava.generate([turn], GREEDY)
+
+
+def test_encodes_in_threads(build: Build) -> None:
+    vlm = build("llava")
+    long, short = ask("What about the second one? " * 200), ask("Hello!")
+    expected = vlm.encode([long, short]).ids
+    text = long.messages[0].text
+    wrong: list[Exception] = []
+
+    def work(own: int) -> None:
+        try:
+            for _ in range(20):
+                if own % 2:
+                    assert vlm.encode([long, short]).ids == expected
+                else:
+                    assert vlm.vocabulary.decode(vlm.vocabulary.encode(text)) == text
+        except Exception as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
