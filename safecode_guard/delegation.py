@@ -1,7 +1,8 @@
 """Guarding a model that cannot be steered: judge, then pass, hold or block.
 
 The model behind is any LangChain chat model. It gets the conversation only if the verdict lets it
-through, and its own messages come out with the verdicts added.
+through, with the very bytes that were judged in the place of any image URLs; its own messages
+come out with the verdicts added.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from safecode_guard.events import emit_verdict
 from safecode_guard.judges.protocol import JudgeRequest
 from safecode_guard.pipeline import Examiner
 from safecode_guard.structured import Output
-from safecode_guard.turns import Turn, read_turn
+from safecode_guard.turns import Turn, read_and_inline
 from safecode_guard.verdict import Verdict, to_metadata
 
 Options = dict[str, Any]
@@ -97,7 +98,7 @@ class Delegate:
             yield _as_chunk(self._complete(call, verdict, run_manager))
             return
         yield from _announced(verdict)
-        yield from self.model._stream(messages, stop=stop, run_manager=run_manager, **options)
+        yield from self.model._stream(call.messages, stop=stop, run_manager=run_manager, **options)
 
     async def astream(
         self,
@@ -116,12 +117,13 @@ class Delegate:
             return
         for chunk in _announced(verdict):
             yield chunk
-        stream = self.model._astream(messages, stop=stop, run_manager=run_manager, **options)
+        stream = self.model._astream(call.messages, stop=stop, run_manager=run_manager, **options)
         async for chunk in stream:
             yield chunk
 
     def _call(self, messages: list[BaseMessage], stop: list[str] | None, options: Options) -> _Call:
-        return _Call(messages, stop, options, read_turn(messages, self.examiner.policy.images))
+        turn, inlined = read_and_inline(messages, self.examiner.policy.images)
+        return _Call(inlined, stop, options, turn)
 
     def _complete(
         self, call: _Call, verdict: Verdict, run_manager: CallbackManagerForLLMRun | None

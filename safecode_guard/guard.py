@@ -91,11 +91,6 @@ class SafeCoDeGuard(ServedChatModel):
                 "steered.",
                 hint='Guard a ChatTransformers, or set policy.mode to "judge_only".',
             )
-        if self.policy.mode == "judge_only" and self.policy.images.allow_urls:
-            raise PolicyError(
-                "judge_only cannot allow image URLs: the model would fetch them again itself.",
-                hint="Send inline images, or set images.allow_urls to false.",
-            )
         make_strategy(self.policy.decoding, self.strategy)
         if self.judge is not None or not self._judges_itself():
             self.examiner  # noqa: B018  a policy that does not fit its judge must not start

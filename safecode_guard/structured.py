@@ -77,7 +77,7 @@ def _schema(response_format: Any) -> Mapping[str, Any] | None:
     return schema
 
 
-Maker = Callable[[], Constraint]
+Maker = Callable[[int], Constraint]
 
 
 def constraints(model: VisionLanguageModel, output: Output) -> tuple[Maker | None, Maker | None]:

@@ -22,7 +22,7 @@ _IMAGE_SIZE, _PATCH = 336, 14  # 576 image tokens, as LLaVA-1.5 has
 
 
 def reference_llava() -> tuple[Any, Any]:
-    """Return (model, processor): 12 layers of width 384, seeded weights, answers never end early."""
+    """Return (model, processor): seeded weights, 12 layers of width 384, no early end."""
     from transformers import (
         CLIPImageProcessorPil,
         CLIPVisionConfig,

@@ -238,7 +238,8 @@ def _answered(results: Any) -> list[TurnResult]:
 
 def import_seconds(runs: int = 5) -> float:
     """Return the median seconds of ``import safecode_guard`` in fresh processes."""
-    code = "import time; t = time.perf_counter(); import safecode_guard; print(time.perf_counter() - t)"
+    timed = "t = time.perf_counter(); import safecode_guard; print(time.perf_counter() - t)"
+    code = f"import time; {timed}"
     command = [sys.executable, "-c", code]
     times = [
         float(subprocess.run(command, capture_output=True, check=True, text=True).stdout)

@@ -28,7 +28,8 @@ class Job:
     strategy: LogitsStrategy | None = None
     second: Turn | None = None
     """The turn with second views of its images, where the strategy contrasts."""
-    constraint: Callable[[], Constraint] | None = None
+    constraint: Callable[[int], Constraint] | None = None
+    """Makes the answer's grammar, given its budget of tokens."""
     deadline: float | None = None
     """In seconds of ``time.monotonic``."""
     cancelled: Event = field(default_factory=Event, compare=False)
@@ -96,12 +97,13 @@ def _row(model: VisionLanguageModel, branch: Branch, job: Job) -> Row:
             generator.seed()
         else:
             generator.manual_seed(sampling.seed)
+    budget = min(limit for limit in limits if limit is not None)
     return Row(
-        max_tokens=min(limit for limit in limits if limit is not None),
+        max_tokens=budget,
         eos_ids=model.vocabulary.eos_ids,
         strategy=strategy,
         generator=generator,
-        constraint=job.constraint() if job.constraint else None,
+        constraint=job.constraint(budget) if job.constraint else None,
     )
 
 

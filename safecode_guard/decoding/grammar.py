@@ -23,7 +23,7 @@ from safecode_guard.models.protocol import Tool, Vocabulary
 if TYPE_CHECKING:
     from types import ModuleType
 
-MAX_STRING: Final = 256
+MAX_STRING: Final = 1024
 _STYLE: Final = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 """JSON as ``json.dumps`` writes it, which is what models have seen most."""
 
@@ -127,19 +127,39 @@ class Grammar:
         """Return the grammar of the refusal branch alone: ``{"refusal": "..."}``."""
         return cls.from_json_schema(refusal_schema(), vocabulary, max_string=max_string)
 
-    def constraint(self) -> GrammarConstraint:
-        """Return a constraint at its beginning, for one answer."""
-        return GrammarConstraint(self._start.deep_copy(), self.vocabulary)
+    def constraint(self, max_tokens: int | None = None) -> GrammarConstraint:
+        """Return a constraint at its beginning, for one answer.
+
+        Args:
+            max_tokens: The answer's budget. When three quarters of it are used up, strings are
+                ended at the next place where they may end, so that the JSON comes out whole.
+        """
+        matcher = self._start.deep_copy()
+        if max_tokens is None:
+            return GrammarConstraint(matcher, self.vocabulary)
+        table: Any = self.vocabulary  # hashable, which the protocol does not say
+        return GrammarConstraint(
+            matcher, self.vocabulary, closing_after=max_tokens * 3 // 4, closers=_closers(table)
+        )
 
 
 class GrammarConstraint:
     """The state of one answer under a grammar."""
 
-    def __init__(self, matcher: Any, vocabulary: Vocabulary) -> None:
+    def __init__(
+        self,
+        matcher: Any,
+        vocabulary: Vocabulary,
+        *,
+        closing_after: int | None = None,
+        closers: Tensor | None = None,
+    ) -> None:
         self._matcher = matcher
         self._size = vocabulary.size
         self._eos = sorted(vocabulary.eos_ids)
         self._ended = False
+        self._closers = closers
+        self._left = closing_after
 
     @property
     def finished(self) -> bool:
@@ -165,7 +185,14 @@ class GrammarConstraint:
                 "The grammar cannot go on with any token of this model.",
                 hint="The schema asks for characters that the tokenizer does not have.",
             )
-        return allowed
+        return self._closing(allowed)
+
+    def _closing(self, allowed: Tensor) -> Tensor:
+        """Return only what ends a string, late in the budget and where that is allowed."""
+        if self._closers is None or self._left is None or self._left > 0:
+            return allowed
+        closing = allowed & self._closers
+        return closing if bool(closing.any()) else allowed
 
     def accept(self, token: int) -> None:
         """Advance by the chosen token.
@@ -182,6 +209,8 @@ class GrammarConstraint:
                 hint="Choose tokens under mask() only.",
             )
         self._ended = self._ended or token in self._eos
+        if self._left is not None:
+            self._left -= 1
 
     def _raise_if_broken(self) -> None:
         if self._matcher.is_error():
@@ -225,6 +254,15 @@ def _compile_vocabulary(vocabulary: Any) -> Any:
         )
     width = max(vocabulary.size, len(tokenizer))
     return llguidance.hf.from_tokenizer(tokenizer, n_vocab=width, eos_token=eos)
+
+
+@functools.lru_cache(maxsize=4)
+def _closers(vocabulary: Any) -> Tensor:
+    """Return the tokens that begin with a quotation mark, bool [n]."""
+    closers = torch.zeros(vocabulary.size, dtype=torch.bool)
+    for token in range(vocabulary.size):
+        closers[token] = vocabulary.decode([token]).startswith('"')
+    return closers
 
 
 class _Pieces:

@@ -24,9 +24,12 @@ class TurnRequest:
     turn: Turn
     sampling: Sampling
     tools: tuple[Tool, ...] = ()
-    constraint: Callable[[], Constraint] | None = None
-    """Makes the grammar of a forced schema or tool; such an answer cannot be steered."""
-    refusal: Callable[[], Constraint] | None = None
+    constraint: Callable[[int], Constraint] | None = None
+    """Makes the grammar of a forced schema or tool, given the budget of tokens.
+
+    Such an answer cannot be steered.
+    """
+    refusal: Callable[[int], Constraint] | None = None
     """Makes the grammar's refusal branch, where the caller allowed one."""
     judgement: Judgement | None = None
     """Made beforehand by a judge that answers asynchronously."""
