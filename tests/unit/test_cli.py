@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -220,3 +221,23 @@ def test_a_verdict_line_says_label_probability_and_action() -> None:
     failed = Verdict(label=None, action="review", policy=policy)
     assert screen.verdict_line(failed).plain == "no label: review"
     assert screen.verdict_line(None).plain == "not judged"
+
+
+# -- bench --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["speed", "paired"])
+def test_a_benchmark_gets_its_own_options_and_gives_the_exit_code(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[str]] = []
+
+    def main(arguments: list[str]) -> int:
+        seen.append(arguments)
+        return 7
+
+    module = ModuleType(f"safecode_guard.bench.{name}")
+    module.main = main  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    assert run("bench", name, "--pairs", "3", "--help", "x").exit_code == 7
+    assert seen == [["--pairs", "3", "--help", "x"]]
