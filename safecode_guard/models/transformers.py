@@ -218,10 +218,9 @@ class TransformersModel:
 
 
 def _image_ids(config: Any, processor: Any) -> frozenset[int]:
-    places = [(config, "image_token_id"), (config, "image_token_index")]
-    places += [(processor, "image_token_id")]
-    found = (getattr(place, name, None) for place, name in places)
-    return frozenset(i for i in found if isinstance(i, int))
+    named = (getattr(config, name, None) for name in ("image_token_id", "image_token_index"))
+    ids = {i for i in named if isinstance(i, int)}
+    return frozenset(ids or {getattr(processor, "image_token_id", -1)})
 
 
 def _logits_width(model: Any) -> int:

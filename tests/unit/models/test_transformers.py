@@ -250,8 +250,7 @@ def test_image_text_outside_an_image_is_no_image(build: Build) -> None:
 
 def test_prompt_that_does_not_show_its_image_is_refused() -> None:
     model, processor = families.parts("llava")
-    for holder in (model.config, processor):  # as if the two did not belong together
-        holder.image_token_id = 3
+    model.config.image_token_id = 3  # as if the two did not belong together
     model.config.image_token_index = 3
     with pytest.raises(TemplateError, match="does not show them"):
         TransformersModel(model, processor).encode([ask("Hello!", picture())])
