@@ -21,7 +21,7 @@ demo: $(INSTALLED)  ## Ask the plain and the guarded model about three pictures;
 	@$(BIN)/safecode-guard demo --html demo.html
 
 test: $(INSTALLED)  ## Run the tests
-	@$(BIN)/pytest
+	@$(BIN)/pytest -q
 
 check: $(INSTALLED)  ## Formatting, lint, types, layers
 	@$(BIN)/ruff format --check .
@@ -35,7 +35,7 @@ format: $(INSTALLED)  ## Format and sort the code
 
 docs: $(INSTALLED)  ## Write docs/reference from the code, then run every snippet
 	@$(BIN)/python scripts/make_reference.py
-	@$(BIN)/pytest tests/test_docs.py
+	@$(BIN)/pytest -q tests/test_docs.py
 
 build: $(INSTALLED)  ## Build sdist and wheel into dist/, and try the wheel in an environment of its own
 	@rm -rf dist build && mkdir build
