@@ -22,7 +22,7 @@ _IMAGE_SIZE, _PATCH = 336, 14  # 576 image tokens, as LLaVA-1.5 has
 
 
 def reference_llava() -> tuple[Any, Any]:
-    """Return (model, processor): seeded weights, 12 layers of width 384, no early end."""
+    """Return (model, processor): seeded weights, 12 layers of width 384."""
     from transformers import (
         CLIPImageProcessorPil,
         CLIPVisionConfig,
@@ -61,7 +61,6 @@ def reference_llava() -> tuple[Any, Any]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = LlavaForConditionalGeneration(config).eval()
-    model.generation_config.eos_token_id = None
     model.generation_config.pad_token_id = 0
     images = CLIPImageProcessorPil(
         size={"shortest_edge": _IMAGE_SIZE}, crop_size={"height": _IMAGE_SIZE, "width": _IMAGE_SIZE}

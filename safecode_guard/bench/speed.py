@@ -7,6 +7,7 @@ they say. ``--model`` measures your own.
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import statistics
@@ -14,39 +15,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Final
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
 
-import numpy as np
 import torch
-from PIL import Image
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
 
-from safecode_guard.bench.naive import naive_generate
+from safecode_guard.bench.llava import reference_llava
 from safecode_guard.bench.overhead import Overheads, measure_overheads
+from safecode_guard.bench.routes import ANSWER_TOKENS, Routes
 from safecode_guard.bench.timing import Timing, interleave
-from safecode_guard.decoding.admission import Turnstile
-from safecode_guard.errors import GuardError
-from safecode_guard.images import CheckedImage
-from safecode_guard.judges.prompts import GENERAL
-from safecode_guard.judges.protocol import Judge, JudgeRequest
-from safecode_guard.judges.same_model import LabelLogitsJudge
-from safecode_guard.models.prefix import common_prefix
-from safecode_guard.models.protocol import Sampling
 from safecode_guard.models.transformers import TransformersModel
-from safecode_guard.pipeline import Pipeline, TurnRequest, TurnResult, make_examiner
-from safecode_guard.policy import Policy, SameModelJudgeConfig
-from safecode_guard.steering.factory import make_strategy
-from safecode_guard.steering.parameters import SteeringParameters, resolve
-from safecode_guard.steering.views import second_views
-from safecode_guard.testing import ScriptedJudge
-from safecode_guard.turns import ImagePart, TextPart, Turn, TurnMessage
-
-ANSWER_TOKENS: Final = 64
-BATCH: Final = 8
-SUFFIX_TOKENS: Final = 64
-MORE_TOKENS: Final = 100
-_SAMPLING: Final = Sampling(do_sample=False, max_tokens=ANSWER_TOKENS)
-_POLICY: Final = Policy(judge=SameModelJudgeConfig(min_label_mass=0, cache_size=0))
 
 
 @dataclass(frozen=True)
@@ -96,8 +78,8 @@ def measure(
         rounds: Counted rounds of the interleaved routes.
         on_call: Told after each timed call.
     """
-    bench = _Bench(model)
-    timings = interleave(bench.routes(), rounds=rounds, on_call=on_call)
+    routes = Routes(model)
+    timings = interleave(routes.named(), rounds=rounds, on_call=on_call)
     plain = timings["plain"]
     overheads: Overheads = measure_overheads()
     return SpeedReport(
@@ -111,88 +93,11 @@ def measure(
         overhead_ms=overheads.overhead_ms,
         cached_ms=overheads.cached_ms,
         import_s=import_seconds(),
-        prompt_tokens=len(model.encode([bench.turn]).ids[0]),
+        prompt_tokens=len(model.encode([routes.turn]).ids[0]),
         answer_tokens=ANSWER_TOKENS,
         rounds=rounds,
         machine=machine(),
     )
-
-
-class _Bench:
-    """The routes over one model."""
-
-    def __init__(self, model: TransformersModel) -> None:
-        self.model = model
-        self.turns = [_turn(i) for i in range(BATCH)]
-        self.turn = self.turns[0]
-        self.parameters: SteeringParameters = resolve(_POLICY.decoding, model.family.steering)
-        self._check_length()
-
-    def routes(self) -> dict[str, Callable[[], object]]:
-        """Return what is timed, by name."""
-        unjudged = self._pipeline(ScriptedJudge(0.9))
-        judged = self._pipeline(_judge(self.model, self.turn, SUFFIX_TOKENS))
-        longer = self._pipeline(_judge(self.model, self.turn, SUFFIX_TOKENS + MORE_TOKENS))
-        batch = [TurnRequest(turn, _SAMPLING) for turn in self.turns]
-        return {
-            "plain": lambda: self.model.generate([self.turn], _SAMPLING),
-            "guided": lambda: _answered(unjudged.run(batch[:1])),
-            "turn": lambda: _answered(judged.run(batch[:1])),
-            "longer_question": lambda: _answered(longer.run(batch[:1])),
-            "naive": self._naive,
-            "batch": lambda: _answered(unjudged.run(batch)),
-            "prefill_16": self._prefill_16,
-            "decode_8": self._decode_8,
-        }
-
-    def _pipeline(self, judge: Judge) -> Pipeline:
-        return Pipeline(
-            self.model,
-            make_examiner(_POLICY, judge=judge),
-            strategy=make_strategy(_POLICY.decoding),
-            parameters=self.parameters,
-            turnstile=Turnstile(),
-        )
-
-    def _second(self, turn: Turn) -> Turn:
-        return second_views(
-            turn,
-            parameters=self.parameters,
-            seed=0,
-            working_size=self.model.working_size,
-            keeps_image_size=self.model.family.keeps_image_size,
-        )
-
-    def _naive(self) -> object:
-        return naive_generate(
-            self.model,
-            self.turn,
-            self._second(self.turn),
-            alpha=self.parameters.alpha,
-            steps=self.parameters.guided_steps,
-            sampling=_SAMPLING,
-        )
-
-    def _prefill_16(self) -> object:
-        rows = [*self.turns, *map(self._second, self.turns)]
-        return self.model.prefill(self.model.encode(rows), _SAMPLING)
-
-    def _decode_8(self) -> object:
-        """Decode 8 rows freely; their prefill is timed apart, so it is made once and forked."""
-        if not hasattr(self, "_prefilled"):
-            self._prefilled = self.model.prefill(self.model.encode(self.turns), _SAMPLING)
-        branch = self._prefilled.fork()
-        for _ in range(ANSWER_TOKENS - 1):
-            branch.step(branch.logits.argmax(-1))
-        return branch
-
-    def _check_length(self) -> None:
-        result = self._pipeline(ScriptedJudge(0.9)).run([TurnRequest(self.turn, _SAMPLING)])
-        if (made := len(_answered(result)[0].tokens)) != ANSWER_TOKENS:
-            raise GuardError(
-                f"The model ends its answer after {made} tokens, not {ANSWER_TOKENS}.",
-                hint="Unset its generation_config.eos_token_id for this measurement.",
-            )
 
 
 def _gain(timings: dict[str, Timing]) -> float:
@@ -203,37 +108,6 @@ def _gain(timings: dict[str, Timing]) -> float:
         strict=True,
     )
     return statistics.median((prefill + decode) / whole for prefill, decode, whole in rounds)
-
-
-def _turn(seed: int) -> Turn:
-    """Return a turn with a picture of its own and a request of about 50 tokens."""
-    noise = np.random.default_rng(seed).integers(0, 255, (336, 336, 3), dtype=np.uint8)
-    image = CheckedImage(Image.fromarray(noise), f"bench-{seed}", "image/png", 0, 0)
-    query = "How do I run faster here? " * 4 + "Answer safe or unsafe. " * (seed % 3)
-    return Turn((TurnMessage("user", (ImagePart(0), TextPart(query.strip()))),), (image,))
-
-
-def _judge(model: TransformersModel, turn: Turn, tokens: int) -> LabelLogitsJudge:
-    """Return a judge whose question adds so many tokens to the prefix it shares."""
-    prompt, words = GENERAL, 0
-    judge = LabelLogitsJudge(model, min_label_mass=0)
-    while words <= 2 * tokens:
-        words += 1
-        text = " ".join(["Is it safe?"] * (words // 3) + ["safe"] * (words % 3))
-        prompt = replace(GENERAL, id="bench", version=str(words), input=text, reply="")
-        judge = LabelLogitsJudge(model, min_label_mass=0, prompt=prompt)
-        asked = model.encode([judge.question(JudgeRequest("input", turn))])
-        shared = common_prefix(model.encode([turn]), asked)[0]
-        if len(asked.ids[0]) - shared >= tokens:
-            break
-    return judge
-
-
-def _answered(results: Any) -> list[TurnResult]:
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-    return list(results)
 
 
 def import_seconds(runs: int = 5) -> float:
@@ -261,3 +135,78 @@ def machine() -> dict[str, Any]:
         "transformers": version("transformers"),
         "date": time.strftime("%Y-%m-%d"),
     }
+
+
+_TARGETS = {
+    "guided_ratio": "<= 1.30",
+    "turn_ratio": "<= 1.45",
+    "naive_ratio": ">= 2.5 x guided",
+    "batch_gain": ">= 0.95",
+    "check_ms": "<= 2",
+    "overhead_ms": "<= 5",
+    "cached_ms": "<= 0.2",
+    "import_s": "<= 0.7",
+}
+_MEANINGS = {
+    "guided_ratio": "guided turn, no judge / plain",
+    "turn_ratio": "guided turn, own verdict / plain",
+    "longer_question_ratio": "same, question 100 tokens longer",
+    "naive_ratio": "as released by the authors / plain",
+    "batch_gain": "batch of 8: predicted / measured",
+    "check_ms": "verdict, scripted judge, 96-px PNG",
+    "decode_1080p_ms": "reading a 1080p JPEG",
+    "overhead_ms": "guarded call around no work",
+    "cached_ms": "verdict from the cache",
+    "import_s": "import safecode_guard",
+}
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def speed(
+    model: Annotated[str | None, typer.Option(help="Directory or hub name of your model.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of each route.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Measure what guarding costs, as ratios over plain generate."""
+    torch.set_num_threads(1)
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("Measuring", total=8 * (rounds + 1))
+        report = measure(_load(model), rounds=rounds, on_call=lambda: progress.advance(task))
+    if as_json:
+        print(json.dumps(report.to_json(), indent=2))
+        return
+    Console().print(table(report))
+
+
+def table(report: SpeedReport) -> Table:
+    """Return the report as a table for the terminal."""
+    machine, values = report.machine, report.to_json()
+    rows = Table(
+        title=f"{report.prompt_tokens} prompt tokens, {report.answer_tokens} new, "
+        f"{report.rounds} rounds",
+        caption=f"{machine['processor']}, {machine['threads']} thread, torch {machine['torch']}, "
+        f"transformers {machine['transformers']}, {machine['date']}",
+    )
+    rows.add_column("figure")
+    rows.add_column("what")
+    rows.add_column("value", justify="right")
+    rows.add_column("aim")
+    for name, meaning in _MEANINGS.items():
+        rows.add_row(name, meaning, f"{values[name]:.3g}", _TARGETS.get(name, ""))
+    return rows
+
+
+def _load(name: str | None) -> TransformersModel:
+    """Return the model to measure; its answers never end early, so that lengths are equal."""
+    model = TransformersModel(*reference_llava()) if name is None else TransformersModel.load(name)
+    model.vocabulary.eos_ids = frozenset()
+    model.model.generation_config.eos_token_id = None
+    return model
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command with these arguments; returns the exit code."""
+    code = app(arguments, prog_name="safecode-guard bench speed", standalone_mode=False)
+    return int(code or 0)
