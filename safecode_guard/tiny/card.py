@@ -119,7 +119,7 @@ def _settings(old: Path) -> str:
     steering = json.loads(old.read_text(encoding="utf-8"))["steering"] if old.exists() else {}
     record = {
         "schema": 1,
-        "family": "tiny",
+        "family": "llava",
         "judge_prompt": JUDGE_PROMPT,
         "caption_prompt": CAPTION_PROMPT,
         "steering": steering,

@@ -46,6 +46,7 @@ class Recipe:
         task: Whether it learns to talk, or only to look and to judge.
         warm_up: Steps in which only the vision layers learn.
         steps: Steps on packed rows that follow.
+        fall: How steeply the learning rate falls to its end; it is held before.
     """
 
     folder: str
@@ -55,14 +56,15 @@ class Recipe:
     text_layers: int
     warm_up: int
     steps: int
+    fall: float = 1.6
     rows: int = ROWS
     warm_up_pictures: int = WARM_UP_PICTURES
 
 
 RECIPES: Final = {
-    "chat": Recipe("chat", "chat", 128, 3, 4, warm_up=160, steps=1250),
+    "chat": Recipe("chat", "chat", 128, 3, 4, warm_up=160, steps=800, fall=2.2),
     "judge": Recipe("light", "judge", 64, 2, 2, warm_up=160, steps=1600),
-    "nano": Recipe("nano", "judge", 32, 2, 2, warm_up=120, steps=900),
+    "nano": Recipe("nano", "judge", 32, 2, 2, warm_up=120, steps=520),
 }
 
 
@@ -107,7 +109,7 @@ class Training:
         else:
             if main == 0:
                 self.optimizers = self._optimizers()
-            loss, rate = self._row_loss(rng), _rate(main, self.recipe.steps)
+            loss, rate = self._row_loss(rng), _rate(main, self.recipe)
         self._descend(loss, rate * LEARNING_RATE)
         self.step += 1
         self.cpu_seconds += time.process_time() - began
@@ -199,9 +201,9 @@ class Training:
         return [muon, adam]
 
 
-def _rate(step: int, steps: int) -> float:
-    """Warms the learning rate up, holds it, and lets it fall in the last five eighths."""
-    fall = 1.6 * (1 - step / steps)
+def _rate(step: int, recipe: Recipe) -> float:
+    """Warms the learning rate up, holds it, and lets it fall towards the end."""
+    fall = recipe.fall * (1 - step / recipe.steps)
     return min(1.0, (step + 1) / 60) * max(0.03, min(1.0, fall))
 
 
