@@ -107,7 +107,6 @@ class TransformersBranch:
         inputs: Mapping[str, Any],
         *,
         options: Mapping[str, Any],
-        continuation_type: int | None = None,
     ) -> None:
         self._engine, self._options = engine, dict(options)
         self._states: States = []
@@ -123,7 +122,7 @@ class TransformersBranch:
             self._take(self._module(**prepared, return_dict=True))
         self._padded = not bool(self._seen.all())
         self._prompt_ends_here()
-        self._keep(kwargs, inputs, continuation_type)
+        self._keep(kwargs, inputs)
 
     @property
     def rows(self) -> int:
@@ -234,16 +233,12 @@ class TransformersBranch:
     # A branch holds between calls, for each row: the position of the next token, the type of
     # tokens after the prompt, and the last row of the cross-attention mask.
 
-    def _keep(
-        self, kwargs: dict[str, Any], inputs: Mapping[str, Any], continuation: int | None
-    ) -> None:
+    def _keep(self, kwargs: dict[str, Any], inputs: Mapping[str, Any]) -> None:
         positions, types = kwargs.pop("position_ids", None), kwargs.pop("token_type_ids", None)
         cross = kwargs.pop("cross_attention_mask", None)
         self._position = None if positions is None else _next_position(positions)
         self._has_media_types = kwargs.pop("mm_token_type_ids", None) is not None
         self._type = None if types is None else types[:, -1:]  # [rows, 1]
-        if types is not None and continuation is not None:
-            self._type = torch.full_like(types[:, -1:], continuation)
         self._cross = None if cross is None else cross[:, -1:]  # [rows, 1, images, tiles]
         images = set(inputs) - set(PER_TOKEN)
         used = {"past_key_values", "attention_mask", "inputs_embeds", "mm_encoder_outputs"}

@@ -26,8 +26,9 @@ class Family:
     vision_types: tuple[str, ...] = ()
     """If given, only configs whose vision tower has one of these types belong to it."""
     layout: Literal["chat", "plain"] = "chat"
-    """``plain``: no chat template, the prompt is the bare question, and the processor puts the
-    images in front of it (BLIP-2, InstructBLIP, PaliGemma)."""
+    """``plain``: no chat template; the prompt is the bare question behind its images."""
+    plain_image: str = ""
+    """Written for each image before a plain prompt; empty: the processor does it by itself."""
     nested_images: bool = False
     """The processor wants a list of images per row instead of one flat list."""
     max_images: int | None = None
@@ -42,8 +43,6 @@ class Family:
     """A prompt prefix that covers the image can be prefilled once and continued in two ways."""
     ragged_extend: bool = True
     """Rows can be continued by blocks of different lengths in one pass (no sliding window)."""
-    continuation_type: int | None = None
-    """``token_type_ids`` of tokens after the prompt; None: that of the prompt's last token."""
     module_state: tuple[str, ...] = ()
     """Attributes that a forward pass leaves on a module; each branch keeps its own."""
     size_rule: SizeRule = "fixed"
@@ -109,7 +108,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
         nested_images=True,
         text_only=False,
         shares_image_prefix=False,
-        continuation_type=1,
+        plain_image="<image>",
     ),
     Family("mllama", ("mllama",), nested_images=True, even_images=True, size_rule="tiles"),
     Family("mistral3", ("mistral3",), size_rule="longest_edge", needs_torchvision=True),

@@ -168,7 +168,8 @@ class Renderer:
                 f"Models of the family {self.family.name!r} answer single questions.",
                 hint="Send one user message without history or tools, or use a chat model.",
             )
-        return self.neutralise("\n".join(part for part in (*system, turn.query) if part))
+        text = self.neutralise("\n".join(part for part in (*system, turn.query) if part))
+        return self.family.plain_image * sum(len(m.image_indices) for m in turn.messages) + text
 
     def _check_control(self, texts: Sequence[str]) -> None:
         # The tokenizer may normalise exotic characters into a control token after all.

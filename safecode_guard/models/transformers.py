@@ -132,7 +132,6 @@ class TransformersModel:
             self._generator(encoded),
             self._inputs(encoded),
             options=self._options(sampling),
-            continuation_type=self.family.continuation_type,
         )
 
     def generate(self, turns: Sequence[Turn], sampling: Sampling) -> list[str]:

@@ -16,6 +16,8 @@ from safecode_guard.turns import Turn
 
 Adjust = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """``adjust(step, logits [2, V], ids [V], so_far [step]) -> [V]``, as `LogitsStrategy.adjust`."""
+SUFFIX_TYPE = {"paligemma": 1}
+"""``token_type_ids`` of an answer's tokens where it is not 0: there 0 is the two-way prefix."""
 
 
 def naive_logits(vlm: TransformersModel, turn: Turn, so_far: Sequence[int] = ()) -> Tensor:
@@ -68,7 +70,7 @@ def _grown(vlm: TransformersModel, inputs: dict[str, Any], tokens: Sequence[int]
     if vlm.family.text_module is not None and "pixel_values" not in inputs:
         inputs = {key: inputs[key] for key in ("input_ids", "attention_mask")}
     added = torch.tensor([list(tokens)], dtype=torch.long)
-    kind = vlm.family.continuation_type or 0
+    kind = SUFFIX_TYPE.get(vlm.model.config.model_type, 0)
     fill = {"attention_mask": 1, "token_type_ids": kind, "mm_token_type_ids": 0}
     grown = dict(inputs)
     grown["input_ids"] = torch.cat([inputs["input_ids"], added], 1)

@@ -264,3 +264,9 @@ def test_published_templates_with_a_tool_result(name: str) -> None:
         text = rendered(PUBLISHED[name], turn)
         assert "found" in text
         assert text.index("found") < text.index("So?") < text.index("Yes.")
+
+
+def test_plain_prompts_write_their_images_where_the_processor_does_not() -> None:
+    family = Family("paligemma", layout="plain", plain_image="<image>")
+    turn = ask("What is it?", picture(1), picture(2))
+    assert Renderer.of(processor(None), family).render(turn) == "<image><image>What is it?"
