@@ -124,11 +124,9 @@ class SafeCoDeGuard(ServedChatModel):
             PolicyError: If the policy is missing, empty or invalid.
         """
         if settings is None:
-            settings = SafeCoDeSettings(**overrides)
-            return cls(model=model, judge=judge, strategy=strategy, policy=settings.policy())
-        policy = settings.policy()
-        if overrides:
-            policy = Policy.load(policy.model_dump() | overrides)
+            policy = SafeCoDeSettings(**overrides).policy()
+        else:
+            policy = settings.policy().updated(**overrides)
         return cls(model=model, judge=judge, strategy=strategy, policy=policy)
 
     # -- judging only -------------------------------------------------------------------------

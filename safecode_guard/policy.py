@@ -271,6 +271,14 @@ class Policy(PolicyFields):
         except ValidationError as error:
             raise PolicyError(explain(error), hint="See `safecode-guard policy schema`.") from error
 
+    def updated(self, **overrides: Any) -> Self:
+        """Return this policy with overrides: tables are merged key by key, `Part` objects replace.
+
+        Raises:
+            PolicyError: If an override is invalid.
+        """
+        return self.load(_merge(self.model_dump(), overrides))
+
     def digest(self, **objects: str) -> str:
         """Return the sha256 over the canonical JSON of this policy.
 
@@ -314,7 +322,12 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in over.items():
         below = merged.get(key)
-        if isinstance(below, dict) and isinstance(value, dict):
+        other_kind = isinstance(value, dict) and "kind" in value  # a union's other member
+        if (
+            isinstance(below, dict)
+            and isinstance(value, dict)
+            and not (other_kind and below.get("kind") != value["kind"])
+        ):
             value = _merge(below, value)
         merged[key] = value
     return merged
