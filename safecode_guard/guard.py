@@ -287,15 +287,16 @@ class SafeCoDeGuard(ServedChatModel):
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        objects = {
-            name: str(getattr(own, "id", None) or own)
-            for name, own in (("judge", self.judge), ("strategy", self.strategy))
-            if own is not None
-        }
         return {
-            "policy": self.policy.digest(**objects),
+            "policy": self._digest(),
             "model": {"type": self.model._llm_type, **self.model._identifying_params},
         }
+
+    def _digest(self) -> str:
+        """Return the digest that verdicts carry, without loading a model for it."""
+        if self.judge is not None or not self._judges_itself():
+            return self.examiner.digest
+        return self.policy.digest(**({"strategy": self.strategy.id} if self.strategy else {}))
 
     def _resolve_model_profile(self) -> ModelProfile | None:
         return self.model.profile

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Generator, Iterator, Sequence
+from contextlib import closing
 from contextvars import ContextVar
 from typing import Any, Protocol
 
@@ -27,11 +28,17 @@ from langchain_core.runnables.config import (
 )
 from langchain_core.utils.uuid import uuid7
 
-from safecode_guard.answers import AnswerShape, answer_message, final_chunk, verdict_chunk
+from safecode_guard.answers import (
+    AnswerShape,
+    VisibleText,
+    answer_message,
+    final_chunk,
+    verdict_chunk,
+)
 from safecode_guard.decoding.rendezvous import Rendezvous
 from safecode_guard.errors import GuardError
 from safecode_guard.events import current_run
-from safecode_guard.pipeline import TurnRequest, TurnResult
+from safecode_guard.pipeline import TurnEvent, TurnRequest, TurnResult
 from safecode_guard.verdict import Verdict
 
 
@@ -41,10 +48,8 @@ class Served(Protocol):
     def run(self, requests: Sequence[TurnRequest]) -> list[TurnResult | GuardError]:
         """Answer turns, in order."""
 
-    def stream(
-        self, requests: Sequence[TurnRequest]
-    ) -> Iterator[tuple[int, Verdict | str | TurnResult | GuardError]]:
-        """Answer turns and yield what happens to them."""
+    def stream(self, requests: Sequence[TurnRequest]) -> Generator[tuple[int, TurnEvent]]:
+        """Answer turns and yield what happens to them, with the index of their turn."""
 
 
 class _Ticket:
@@ -174,26 +179,21 @@ class ServedChatModel(BaseChatModel):
                 yield chunk
         finally:
             request.cancelled.set()
-            await asyncio.shield(asyncio.to_thread(chunks.close))  # type: ignore[attr-defined]
+            await asyncio.shield(asyncio.to_thread(chunks.close))
 
-    def _chunks(self, request: TurnRequest, shape: AnswerShape) -> Iterator[ChatGenerationChunk]:
+    def _chunks(self, request: TurnRequest, shape: AnswerShape) -> Generator[ChatGenerationChunk]:
         """Yield the answer as chunks: verdicts, text, then one closing chunk."""
         visible = shape.text_filter()
-        for _, event in self._pipeline().stream([request]):
-            if isinstance(event, GuardError):
-                raise event
-            if isinstance(event, Verdict):
-                yield _chunk(verdict_chunk(event))
-            elif isinstance(event, str):
-                if text := visible.push(event):
+        with closing(self._pipeline().stream([request])) as events:
+            for _, event in events:
+                if isinstance(event, GuardError):
+                    raise event
+                if isinstance(event, Verdict):
+                    yield _chunk(verdict_chunk(event))
+                elif isinstance(event, TurnResult):
+                    yield from _ending(event, shape, visible)
+                elif text := visible.push(event):
                     yield _chunk(AIMessageChunk(content=text))
-            else:
-                if event.withheld:
-                    yield _chunk(AIMessageChunk(content=event.text))
-                elif rest := visible.rest(event):
-                    yield _chunk(AIMessageChunk(content=rest))
-                last = final_chunk(event, shape)
-                yield _chunk(last, generation_info={"finish_reason": event.finish})
 
     def stream(
         self,
@@ -353,3 +353,12 @@ def _chat_result(message: AIMessage) -> ChatResult:
 
 def _chunk(message: AIMessageChunk, **info: Any) -> ChatGenerationChunk:
     return ChatGenerationChunk(message=message, **info)
+
+
+def _ending(
+    result: TurnResult, shape: AnswerShape, visible: VisibleText
+) -> Iterator[ChatGenerationChunk]:
+    """Yield what is left to show of an answer, then its closing chunk."""
+    if rest := result.text if result.withheld else visible.rest(result):
+        yield _chunk(AIMessageChunk(content=rest))
+    yield _chunk(final_chunk(result, shape), generation_info={"finish_reason": result.finish})

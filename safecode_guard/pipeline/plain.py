@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 from safecode_guard.decoding.admission import Turnstile
 from safecode_guard.decoding.batch import Job, answer, batch_key, prefill
 from safecode_guard.errors import GuardError
 from safecode_guard.models.protocol import VisionLanguageModel
-from safecode_guard.pipeline.requests import TurnRequest, TurnResult
+from safecode_guard.pipeline.requests import TurnEvent, TurnRequest, TurnResult, collected
 
 
 class PlainPipeline:
@@ -20,15 +20,9 @@ class PlainPipeline:
 
     def run(self, requests: Sequence[TurnRequest]) -> list[TurnResult | GuardError]:
         """Answer turns; those that fit together are decoded as one batch."""
-        results: dict[int, TurnResult | GuardError] = {}
-        for index, event in self.stream(requests):
-            if isinstance(event, TurnResult | GuardError):
-                results[index] = event
-        return [results[i] for i in range(len(requests))]
+        return collected(self.stream(requests), len(requests))
 
-    def stream(
-        self, requests: Sequence[TurnRequest]
-    ) -> Iterator[tuple[int, str | TurnResult | GuardError]]:
+    def stream(self, requests: Sequence[TurnRequest]) -> Generator[tuple[int, TurnEvent]]:
         """Answer turns and yield pieces of text and results, with the index of their turn."""
         jobs = [_job(request) for request in requests]
         groups: dict[str, list[int]] = {}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from threading import Event
 
 from safecode_guard.decoding.loop import Constraint
+from safecode_guard.errors import GuardError
 from safecode_guard.models.protocol import Sampling, Tool
 from safecode_guard.steering.trace import StepTrace
 from safecode_guard.turns import Turn
@@ -60,3 +61,13 @@ class TurnResult:
     def withheld(self) -> bool:
         """Whether the text is the guard's own, given instead of the model's."""
         return self.finish == "content_filter"
+
+
+TurnEvent = Verdict | str | TurnResult | GuardError
+"""In order: the verdict, pieces of text, and the result or the error that ended the turn."""
+
+
+def collected(events: Iterable[tuple[int, TurnEvent]], count: int) -> list[TurnResult | GuardError]:
+    """Return how each of ``count`` turns ended, from the events of all of them."""
+    ends = {i: event for i, event in events if isinstance(event, TurnResult | GuardError)}
+    return [ends[i] for i in range(count)]

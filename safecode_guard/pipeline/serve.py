@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from safecode_guard.decoding.admission import Turnstile
 from safecode_guard.decoding.batch import Delta, Job, answer, batch_key, prefill
 from safecode_guard.decoding.sharing import SharedPrefill, share
-from safecode_guard.errors import GuardError, TurnBlocked
+from safecode_guard.errors import GuardError, ModelError, TurnBlocked
 from safecode_guard.judges.protocol import JudgeRequest, PromptingJudge
 from safecode_guard.models.protocol import Branch, VisionLanguageModel
 from safecode_guard.pipeline.examine import Examiner
-from safecode_guard.pipeline.requests import TurnRequest, TurnResult
+from safecode_guard.pipeline.requests import TurnEvent, TurnRequest, TurnResult, collected
 from safecode_guard.pipeline.rules import Decision, certainty_of
 from safecode_guard.policy import Policy
 from safecode_guard.routing import Route
@@ -27,9 +27,6 @@ from safecode_guard.steering.trace import Traced
 from safecode_guard.steering.views import second_views
 from safecode_guard.turns import Turn
 from safecode_guard.verdict import DecodingRecord, Judgement, Verdict
-
-Event = Verdict | str | TurnResult | GuardError
-"""In order: the verdict, pieces of text, and the result or the error that ended the turn."""
 
 
 @dataclass(eq=False)
@@ -87,13 +84,9 @@ class Pipeline:
 
         A turn's own failure is returned in its place, so that it does not cost the others theirs.
         """
-        results: dict[int, TurnResult | GuardError] = {}
-        for index, event in self.stream(requests):
-            if isinstance(event, TurnResult | GuardError):
-                results[index] = event
-        return [results[i] for i in range(len(requests))]
+        return collected(self.stream(requests), len(requests))
 
-    def stream(self, requests: Sequence[TurnRequest]) -> Iterator[tuple[int, Event]]:
+    def stream(self, requests: Sequence[TurnRequest]) -> Generator[tuple[int, TurnEvent]]:
         """Answer turns and yield what happens, with the index of the turn it happens to.
 
         No text of a turn comes before its verdict.
@@ -109,7 +102,7 @@ class Pipeline:
             except GuardError as error:
                 yield from ((i, error) for i in members)
 
-    def _serve(self, cases: list[_Case]) -> Iterator[tuple[int, Event]]:
+    def _serve(self, cases: list[_Case]) -> Iterator[tuple[int, TurnEvent]]:
         """Serve cases of one kind that can share a batch."""
         kind = cases[0].route.kind
         own = self._judges_itself() and kind == "judge"
@@ -150,16 +143,7 @@ class Pipeline:
     def _judge_shared(self, cases: list[_Case]) -> SharedPrefill | None:
         """Judge cases by the model itself, on a prefix that the answers go on to use."""
         requests = [case.question for case in cases]
-        judge = self.examiner.judge
-        shared = None
-        if isinstance(judge, PromptingJudge) and not all(map(self.examiner.recall, requests)):
-            jobs = [_job(case) for case in cases]
-            if self._may_contrast and all(_is_steerable(case.request) for case in cases):
-                jobs = [
-                    replace(job, second=self._second(case))
-                    for job, case in zip(jobs, cases, strict=True)
-                ]
-            shared = share(self.model, jobs, [judge.question(request) for request in requests])
+        shared = self._share(cases, requests)
         if shared is not None:
             requests = [
                 replace(request, prefix=shared.row(i)) for i, request in enumerate(requests)
@@ -167,6 +151,20 @@ class Pipeline:
         for case, judgement in zip(cases, self.examiner.judge_all(requests), strict=True):
             case.judgement = judgement
         return shared
+
+    def _share(self, cases: list[_Case], requests: list[JudgeRequest]) -> SharedPrefill | None:
+        """Prefill what questions and answers share, unless every judgement is known already."""
+        judge = self.examiner.judge
+        if not isinstance(judge, PromptingJudge) or all(map(self.examiner.recall, requests)):
+            return None
+        jobs = [_job(case) for case in cases]
+        if self._may_contrast and all(_is_steerable(case.request) for case in cases):
+            seconds = map(self._second, cases)
+            jobs = [replace(job, second=s) for job, s in zip(jobs, seconds, strict=True)]
+        try:
+            return share(self.model, jobs, [judge.question(request) for request in requests])
+        except ModelError:  # if it is the question that fails, that is a failed check, no more
+            return None
 
     @property
     def _may_contrast(self) -> bool:
@@ -319,7 +317,7 @@ class Pipeline:
             return False
         return when == "always" or case.verdict.label != "safe"
 
-    def _released(self, case: _Case, result: TurnResult) -> Iterator[Event]:
+    def _released(self, case: _Case, result: TurnResult) -> Iterator[TurnEvent]:
         """Judge a finished answer where the policy wants it, and hand it out or withhold it."""
         if not self._is_railed(case):
             yield result

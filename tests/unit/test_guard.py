@@ -676,3 +676,25 @@ def test_from_settings_merges_overrides_key_by_key(monkeypatch):
     )
     assert guard.policy.decoding.alpha == 0.5
     assert guard.policy.updated(judge=judge).judge.id == "scripted"
+
+
+def test_the_identity_of_a_guard_is_its_verdicts_digest():
+    own = SafeCoDeGuard(model=model(), strategy=None)
+    assert own._identifying_params["policy"] == own.check(ask()).policy.digest
+    other = guarded()
+    assert other._identifying_params["policy"] == other.check(ask()).policy.digest
+
+
+def test_a_question_that_cannot_be_asked_is_a_failed_check():
+    from safecode_guard.errors import TemplateError
+
+    class Picky(ScriptedVLM):
+        def encode(self, turns, *, tools=()):
+            if any("safe or unsafe" in turn.messages[-1].text for turn in turns):
+                raise TemplateError("no questions", hint="none")
+            return super().encode(turns, tools=tools)
+
+    inner = ChatTransformers.from_vlm(Picky(HELP), temperature=0)
+    verdict = Verdict.from_message(SafeCoDeGuard(model=inner).invoke(ask()))
+    assert (verdict.action, verdict.degraded) == ("review", True)
+    assert "TemplateError" in verdict.error
