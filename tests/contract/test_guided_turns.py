@@ -125,7 +125,10 @@ def test_guided_turn_equals_the_naive_formula(vlm):
     def adjust(step: int, logits: Tensor, ids: Tensor, so_far: Tensor) -> Tensor:
         strength = LAMBDA * abs(2 * P_UNSAFE - 1)
         push = [0.0] * len(ids)
-        for token, share in shares(phrases, so_far.tolist(), 1.0).items():
+        said = so_far.tolist()
+        while said and vlm.vocabulary.decode(said[:1]).strip() == "":
+            said = said[1:]  # blank space before a refusal is no part of it
+        for token, share in shares(phrases, said, 1.0).items():
             push[token] = strength * share
         out = torch.tensor(
             steered(
