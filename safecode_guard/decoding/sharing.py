@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from safecode_guard.decoding.batch import Job
-from safecode_guard.models.prefix import covers_images
+from safecode_guard.models.prefix import common_prefix, covers_images
 from safecode_guard.models.protocol import Branch, VisionLanguageModel
 from safecode_guard.turns import Turn
 
@@ -100,7 +100,7 @@ def share(
     answers = model.encode(turns, tools=jobs[0].tools)
     asked = model.encode(questions, tools=jobs[0].tools)
     answer_ids, asked_ids = answers.ids, asked.ids
-    lengths = [_common(a, q) for a, q in zip(answer_ids, asked_ids, strict=False)]
+    lengths = common_prefix(answers, asked)
     rows = lengths * (2 if paired else 1)
     if not covers_images(answers, rows):
         return None
@@ -115,9 +115,3 @@ def _ragged(answers: list[list[int]], asked: list[list[int]], lengths: list[int]
     after = {len(ids) - n for ids, n in zip(answers, lengths, strict=True)}
     questions = {len(ids) - n for ids, n in zip(asked, lengths, strict=False)}
     return len(after) > 1 or len(questions) > 1
-
-
-def _common(left: Sequence[int], right: Sequence[int]) -> int:
-    """Return the length of the common prefix, leaving at least one token to each side."""
-    limit = min(len(left), len(right)) - 1
-    return next((i for i in range(limit) if left[i] != right[i]), limit)

@@ -9,13 +9,13 @@ from safecode_guard.models.protocol import Prompts
 
 
 def common_prefix(a: Prompts, b: Prompts) -> list[int]:
-    """Return how many leading tokens the rows of two encodings share, row by row.
+    """Return how many leading tokens the rows of two encodings share, row by row of ``b``.
 
     At least one token is left to each side, since a prefix is only of use if something follows
     it that yields logits. Equal tokens say nothing of the pixels: the caller pairs rows that
     show the same images.
     """
-    return [_shared(left, right) for left, right in zip(a.ids, b.ids, strict=True)]
+    return [_shared(left, right) for left, right in zip(a.ids, b.ids, strict=False)]
 
 
 def covers_images(prompts: Prompts, lengths: Sequence[int]) -> bool:
