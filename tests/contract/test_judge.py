@@ -206,7 +206,7 @@ async def test_local_judge_reads_a_real_models_label(nano: Path) -> None:
         check(one, judge)
         assert one.label_mass is not None
         assert one.parse_status == "logits"
-        assert one.label_mass > 0.9
+        assert one.label_mass > 0.7
         assert many.p_unsafe == pytest.approx(one.p_unsafe, abs=1e-4)
         assert other.p_unsafe == pytest.approx(one.p_unsafe, abs=1e-6)
 
