@@ -55,12 +55,14 @@ class Row:
         return make_strategy(self.decoding, own)
 
 
-@dataclass(frozen=True)
 class SecondViewOnly:
     """Shows the model the second view alone: what the contrast subtracts, made visible."""
 
-    model: VisionLanguageModel
-    id: str = "second_view_only"
+    id = "second_view_only"
+
+    def __init__(self, model: VisionLanguageModel) -> None:
+        """Take the model, whose working size the views are made for."""
+        self.model = model
 
     def prepare(self, context: SteeringContext) -> _Swap:
         """Return the plan that swaps the pictures."""

@@ -26,6 +26,12 @@ def paired(ctx: typer.Context) -> None:
     _run("paired", ctx.args)
 
 
+@bench_app.command("sweep", context_settings=_PASS_ON, add_help_option=False)
+def sweep(ctx: typer.Context) -> None:
+    """Choose a model's steering values, on pairs kept for that."""
+    _run("sweep", ctx.args)
+
+
 def _run(name: str, arguments: list[str]) -> None:
     # loads torch and transformers, so not before it is asked for
     code = import_module(f"safecode_guard.bench.{name}").main(arguments)
