@@ -12,6 +12,7 @@ from safecode_guard.tiny.corpus import ANNOTATOR_SLOPE, PICTURE_WEIGHT
 from safecode_guard.tiny.evaluate import LOOKS, Exam, Figures
 from safecode_guard.tiny.families import FAMILIES, SCARY_PHRASES
 from safecode_guard.tiny.files import staged
+from safecode_guard.tiny.load import WEIGHTS
 from safecode_guard.tiny.prompts import CAPTION_PROMPT, HELD_OUT_INJECTIONS, JUDGE_PROMPT
 
 if TYPE_CHECKING:
@@ -102,7 +103,8 @@ def write_card(training: "Training", command: str, folder: Path) -> Figures:
     figures = measure(exam, chat=training.recipe.task == "chat")
     with staged(folder) as stage:
         (stage / "README.md").write_text(_card(training, command, exam, figures), encoding="utf-8")
-        (stage / SETTINGS).write_text(_settings(folder / SETTINGS), encoding="utf-8")
+        settings = _settings(folder, training.recipe.folder)
+        (stage / SETTINGS).write_text(settings, encoding="utf-8")
     return figures
 
 
@@ -114,9 +116,15 @@ def measure(exam: Exam, *, chat: bool) -> Figures:
     return exam.looking() | talk | exam.judging()
 
 
-def _settings(old: Path) -> str:
-    """Writes what the product reads beside the weights; steering is tuned apart, so it is kept."""
-    steering = json.loads(old.read_text(encoding="utf-8"))["steering"] if old.exists() else {}
+def _settings(folder: Path, name: str) -> str:
+    """Writes what the product reads beside the weights.
+
+    Steering is tuned apart, by ``safecode-guard bench sweep --write``, so it is kept: the folder's
+    own, or else what the package ships for this model.
+    """
+    known = (file for file in (folder / SETTINGS, WEIGHTS / name / SETTINGS) if file.exists())
+    old = next(known, None)
+    steering = json.loads(old.read_text(encoding="utf-8"))["steering"] if old else {}
     record = {
         "schema": 1,
         "family": "llava",
