@@ -48,6 +48,7 @@ START: Final[Setting] = {
     "alpha": 0.5,
     "lambda_boost": 2.0,
     "lambda_supp": 2.0,
+    "guided_steps": 3,
 }
 
 
@@ -97,27 +98,32 @@ class Sweep:
 
 
 def groups() -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Yield the groups of values that are tried together, milder settings first."""
+    """Yield the groups of values that are tried together, milder settings first.
+
+    The second view is looked at twice: roughly before the push is known, and closely after.
+    """
     views: list[dict[str, Any]] = [
         {"reference_view": "noise", "sigma": 0.5},
         {"reference_view": "noise", "sigma": 1.0},
         {"reference_view": "noise", "sigma": 2.0},
         {"reference_view": "grey", "sigma": 1.0},
     ]
-    weighted = [view | {"alpha": alpha} for alpha, view in product((0.3, 0.5, 0.7), views)]
-    yield "second view", [{"alpha": 0.0}, *weighted]
+    yield "second view", [{"alpha": 0.0}, *(view | {"alpha": 0.5} for view in views)]
+    pushes = product((1.0, 1.5, 2.0, 3.0, 4.0, 6.0), (2.0, 1.0, 0.0))
     yield (
         "push",
         [
             {"lambda_boost": push, "lambda_supp": push, "certainty_power": power}
-            for push, power in product((0.5, 1.0, 1.5, 2.0, 3.0, 4.0), (1.0, 0.5, 0.0))
+            for push, power in pushes
         ],
     )
+    weighted = [view | {"alpha": alpha} for alpha, view in product((0.3, 0.5, 0.7), views)]
+    yield "second view, again", [{"alpha": 0.0}, *weighted]
     yield (
         "reach",
         [
             {"guided_steps": steps, "root_weight": weight}
-            for steps, weight in product((3, 5, 8), (0.5, 1.0))
+            for steps, weight in product((2, 3, 5, 8), (0.5, 1.0))
         ],
     )
     yield (
@@ -284,9 +290,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--model", type=Path, metavar="DIR", help="model directory; default: the embedded one")
     add("--data", type=Path, metavar="FILE", help="pairs of your own, JSON Lines")
     add("--judges", default="same,nano", help=f"of {', '.join(NAMES)}, or model directories")
-    add("--pairs", type=int, default=120, help="pairs of validation scenes (120)")
+    add("--pairs", type=int, default=100, help="pairs of validation scenes (100)")
     add("--scary", type=int, default=40, help="harmless requests that sound dangerous (40)")
-    add("--looks", type=int, default=10, help="pairs that plain questions are asked about (10)")
+    add("--looks", type=int, default=24, help="pairs that plain questions are asked about (24)")
     add("--max-tokens", type=int, default=MAX_TOKENS, help="longest answer (64)")
     add("--resume", type=Path, metavar="FILE", help="keep answers here, and start from them")
     add("--write", action="store_true", help=f"write the record into the model's {RECORD_FILE}")
