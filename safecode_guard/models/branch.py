@@ -112,6 +112,7 @@ class TransformersBranch:
         self._states: States = []
         with engine.running(self._states):
             captured = Captured.of(target, inputs, options)
+            self._warps = bool(captured.processors)
             self._module = captured.module
             self._ids = captured.ids  # [rows, tokens]
             self._seen = inputs["attention_mask"].to(captured.ids.device)  # 1 where a token is real
@@ -205,6 +206,8 @@ class TransformersBranch:
 
     def warp(self, scores: Tensor, rows: Sequence[int]) -> Tensor:
         """Apply the sampling parameters to scores [len(rows), n] of these rows."""
+        if not self._warps:
+            return scores
         index = torch.as_tensor(list(rows), dtype=torch.long, device=self._ids.device)
         history, seen = self._ids[index], self._seen[index].bool()
         if self._padded:
