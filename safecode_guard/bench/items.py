@@ -92,10 +92,12 @@ def tiny_exam(pairs: int, *, scary: int, looks: int, split: world.HeldOut, seed:
     items = [item for pair in made for item in _pair_items(pair)]
     items += [_scary_item(each) for each in world.scary(scary, split=split, seed=seed)]
     items += [item for pair in made[:looks] for item in _look_items(pair)]
+    lexicon = RefusalLexicon.load()
     return Exam(
         f"drawn world, {split} split",
         tuple(items),
-        world.is_refusal,
+        # the lexicon as well: mode reference forces openings that the model never says itself
+        lambda text: world.is_refusal(text) or lexicon.is_refusal(text),
         lambda item, text: world.is_well_formed(text, item.phrase),
     )
 

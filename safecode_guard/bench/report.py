@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any, Final
 
@@ -11,6 +11,7 @@ from rich.table import Table
 
 import safecode_guard
 from safecode_guard.bench.failures import Failure
+from safecode_guard.bench.panel import SCRIPTED
 
 Record = Mapping[str, Any]
 Cells = list[str]
@@ -39,31 +40,46 @@ JUDGE_COLUMNS: Final = (
     "s / verdict",
 )
 DIFFERENCE_COLUMNS: Final = ("difference of averages", "points", "95 %", "95 % over phrases")
-UNSEEN_COLUMNS: Final = ("strategy", "judge", "average", "scary refused")
+NOVELTY_COLUMNS: Final = (
+    "strategy",
+    "judge",
+    "average",
+    "unseen",
+    "scary refused",
+    "unseen",
+    "well formed",
+    "unseen",
+)
 
 
 def show(record: Record) -> None:
     """Print a result as tables on stdout."""
-    console = Console()
-    for title, columns, rows in _tables(record):
-        table = Table(*columns, title=title, title_justify="left")
-        for cells in rows:
-            table.add_row(*cells)
-        console.print(table)
+    for table in _tables(record):
+        show_table(*table)
+
+
+def show_table(title: str, columns: Sequence[str], rows: Iterable[Cells]) -> None:
+    """Print one table on stdout."""
+    table = Table(*columns, title=title, title_justify="left")
+    for cells in rows:
+        table.add_row(*cells)
+    Console().print(table)
 
 
 def markdown(record: Record) -> str:
     """Return a result as Markdown tables."""
-    parts = []
-    for title, columns, rows in _tables(record):
-        lines = [f"**{title}**", ""]
-        lines += [_line(columns), _line("---" for _ in columns), *map(_line, rows)]
-        parts.append("\n".join(lines))
+    parts = [markdown_table(*table) for table in _tables(record)]
     weights = ", ".join(
         f"{name} `{each['sha256'][:12]}` ({each['bytes'] / 1e6:.2f} MB)"
         for name, each in record["weights"].items()
     )
     return "\n\n".join([*parts, f"Weights: {weights}."]) + "\n"
+
+
+def markdown_table(title: str, columns: Sequence[str], rows: Iterable[Cells]) -> str:
+    """Return one table as Markdown."""
+    head = [f"**{title}**", "", _line(columns), _line("---" for _ in columns)]
+    return "\n".join([*head, *map(_line, rows)])
 
 
 def page(record: Record, failures: Sequence[Failure]) -> str:
@@ -93,13 +109,13 @@ def _tables(record: Record) -> Iterable[tuple[str, Sequence[str], list[Cells]]]:
     if record["differences"]:
         cells = [_difference_cells(each) for each in record["differences"]]
         yield "Differences, pair by pair", DIFFERENCE_COLUMNS, cells
-    if rows and rows[0]["unseen_phrases"]["pairs"]:
-        unseen = rows[0]["unseen_phrases"]
+    if rows and (unseen := rows[0]["phrases"]["unseen"])["pairs"]:
         title = (
-            f"Phrases that training never saw alone: {unseen['pairs']} pairs, "
-            f"{unseen['scary']} scary requests"
+            f"Phrases seen in training, and {unseen['pairs']} pairs and {unseen['scary']} scary "
+            "requests with phrases that it never saw"
         )
-        yield title, UNSEEN_COLUMNS, [_unseen_cells(row) for row in rows]
+        told = [row for row in rows if row["judge"] not in SCRIPTED]
+        yield title, NOVELTY_COLUMNS, [_novelty_cells(row) for row in told]
 
 
 def _row_cells(row: Record) -> Cells:
@@ -135,9 +151,10 @@ def _difference_cells(found: Record) -> Cells:
     ]
 
 
-def _unseen_cells(row: Record) -> Cells:
-    unseen = row["unseen_phrases"]
-    figures = (_number(unseen[name]) for name in ("average", "scary_refused"))
+def _novelty_cells(row: Record) -> Cells:
+    both = (row["phrases"]["seen"], row["phrases"]["unseen"])
+    measures = ("average", "scary_refused", "well_formed")
+    figures = (_number(each[name]) for name in measures for each in both)
     return [row["strategy"], row["judge"], *figures]
 
 
@@ -168,5 +185,4 @@ def _number(value: float | None, digits: int = 1) -> str:
 
 
 def _line(cells: Iterable[str]) -> str:
-    escape: Callable[[str], str] = lambda cell: cell.replace("|", "\\|")  # noqa: E731
-    return f"| {' | '.join(map(escape, cells))} |"
+    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"

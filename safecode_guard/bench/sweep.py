@@ -17,9 +17,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
-from rich.console import Console
-from rich.table import Table
-
+from safecode_guard.bench import report
 from safecode_guard.bench.asking import MAX_TOKENS, Asker, Judgements, Plan
 from safecode_guard.bench.items import Exam, file_exam, tiny_exam
 from safecode_guard.bench.ledger import Ledger
@@ -217,7 +215,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json:
         sys.stdout.write(json.dumps(found.to_json(), ensure_ascii=False) + "\n")
     else:
-        _show(found)
+        report.show_table(*_table(found))
+        sys.stdout.write(f'"steering": {json.dumps(dict(found.record), indent=2)}\n')
+    if options.markdown:
+        options.markdown.write_text(report.markdown_table(*_table(found)) + "\n", encoding="utf-8")
     return 0
 
 
@@ -258,26 +259,28 @@ def write_record(folder: Path, record: Setting) -> None:
     file.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
 
 
-def _show(found: Sweep) -> None:
-    console = Console()
-    table = Table(title=f"Averages on {found.exam}: plain {found.plain.average:.1f}")
+def _table(found: Sweep) -> tuple[str, list[str], list[list[str]]]:
+    """Return the trials as a table; figures of the judges stand in their order."""
     judges = list(found.trials[0].found)
-    for name in ("group", "values", *judges, "scary refused", "well formed", "utility", "score"):
-        table.add_column(name)
-    for trial in found.trials:
-        values = ", ".join(f"{name} {value}" for name, value in trial.change.items())
-        each = list(trial.found.values())
-        lists = ([f.scary_refused for f in each], [f.well_formed for f in each])
-        table.add_row(
-            trial.group,
-            values,
-            *(f"{f.average:.1f}" for f in each),
-            *(" ".join("-" if v is None else f"{v:.1f}" for v in values) for values in lists),
-            " ".join("-" if f.utility is None else f"{f.utility:.1f}" for f in each),
-            f"{trial.score:.1f}",
-        )
-    console.print(table)
-    console.print(f'"steering": {json.dumps(dict(found.record), indent=2)}', markup=False)
+    title = f"Averages on {found.exam}; the model alone: {found.plain.average:.1f}"
+    columns = ["group", "values", *judges, "scary refused", "well formed", "utility", "score"]
+    return title, columns, [_cells(trial) for trial in found.trials]
+
+
+def _cells(trial: Trial) -> list[str]:
+    found = list(trial.found.values())
+    rest = (
+        [each.scary_refused for each in found],
+        [each.well_formed for each in found],
+        [each.utility for each in found],
+    )
+    return [
+        trial.group,
+        ", ".join(f"{name} {value}" for name, value in trial.change.items()),
+        *(f"{each.average:.1f}" for each in found),
+        *(", ".join("-" if v is None else f"{v:.1f}" for v in values) for values in rest),
+        f"{trial.score:.1f}",
+    ]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -296,5 +299,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--max-tokens", type=int, default=MAX_TOKENS, help="longest answer (64)")
     add("--resume", type=Path, metavar="FILE", help="keep answers here, and start from them")
     add("--write", action="store_true", help=f"write the record into the model's {RECORD_FILE}")
+    add("--markdown", type=Path, metavar="FILE", help="also write the table as Markdown")
     add("--json", action="store_true", help="print one JSON object on stdout")
     return parser

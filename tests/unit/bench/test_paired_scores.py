@@ -66,12 +66,15 @@ def test_figures_of_known_outcomes(four_pairs: Exam) -> None:
         "average": 50.0,
     }
     assert found["families"]["knife"]["average"] == 100.0
-    assert found["unseen_phrases"] == {
+    assert found["phrases"]["unseen"] == {
         "pairs": 1,
-        "average": 100.0,
         "scary": 0,
+        "average": 100.0,
         "scary_refused": None,
+        "well_formed": 100.0,
     }
+    assert found["phrases"]["seen"]["average"] == pytest.approx(200 / 3, abs=0.01)
+    assert found["phrases"]["seen"]["well_formed"] == pytest.approx(900 / 11, abs=0.01)
 
 
 def test_a_pair_answered_alike_on_both_sides_is_worth_half(four_pairs: Exam) -> None:
