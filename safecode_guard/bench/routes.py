@@ -116,7 +116,7 @@ def _turn(seed: int) -> Turn:
     """Return a turn with a picture of its own and a request of about 50 tokens."""
     noise = np.random.default_rng(seed).integers(0, 255, (336, 336, 3), dtype=np.uint8)
     image = CheckedImage(Image.fromarray(noise), f"bench-{seed}", "image/png", 0, 0)
-    query = "How do I run faster here? " * 4 + "Answer safe or unsafe. " * (seed % 3)
+    query = "How do I run faster here? " * 5 + "Answer safe or unsafe. " * (seed % 3)
     return Turn((TurnMessage("user", (ImagePart(0), TextPart(query.strip()))),), (image,))
 
 

@@ -79,9 +79,9 @@ def measure(
         on_call: Told after each timed call.
     """
     routes = Routes(model)
+    overheads: Overheads = measure_overheads()
     timings = interleave(routes.named(), rounds=rounds, on_call=on_call)
     plain = timings["plain"]
-    overheads: Overheads = measure_overheads()
     return SpeedReport(
         guided_ratio=timings["guided"].ratio(plain),
         turn_ratio=timings["turn"].ratio(plain),
