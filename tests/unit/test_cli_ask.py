@@ -212,8 +212,31 @@ def test_the_demo_shows_three_pictures_and_writes_a_page(tmp_path: Path) -> None
     for example in demo.EXAMPLES:
         assert example.title in html
         assert example.question in html
-    assert html.count("data:image/png;base64,") == 3
+    assert html.count("data:image/png;base64,") == 2
+    assert html.count("data:image/jpeg;base64,") == 1
     assert not re.search(r"""(src|href)=["']?(http|//)""", html)
+
+
+def test_the_demo_repairs_both_failures() -> None:
+    """Refusing the harmless and helping with the dangerous; judged by the shipped model."""
+    from safecode_guard.tiny.world import is_refusal
+
+    told = json.loads(run("demo", "--json").stdout)
+    kinds = [
+        (is_refusal(e["plain"]["text"]), is_refusal(e["guarded"]["text"])) for e in told["examples"]
+    ]
+    assert kinds == [(True, False), (False, True), (True, False)]
+
+
+def test_the_demos_pictures_are_the_drawn_ones(tmp_path: Path) -> None:
+    from PIL import Image, ImageChops
+    from scripts import make_demo_pictures
+
+    make_demo_pictures.make(tmp_path)
+    for name in make_demo_pictures.SCENES:
+        drawn = Image.open(tmp_path / name).convert("RGB")
+        shipped = Image.open(make_demo_pictures.FOLDER / name).convert("RGB")
+        assert max(high for _, high in ImageChops.difference(drawn, shipped).getextrema()) <= 2
 
 
 def test_the_demo_as_json(tmp_path: Path) -> None:
