@@ -95,7 +95,7 @@ class JudgeRecord(_Record):
 
 
 class DecodingRecord(_Record):
-    """How the answer was steered; enough to decode it again."""
+    """How the answer was steered; with the verdict's probability, enough to steer it again."""
 
     strategy: str
     mode: str
@@ -106,6 +106,13 @@ class DecodingRecord(_Record):
     guided_steps: int
     top_k: int
     seed: int
+    """Of the second view's noise."""
+    noise_order: str | None = None
+    reference_view: str | None = None
+    normalise: str | None = None
+    plausibility: float | None = None
+    certainty_power: float | None = None
+    root_weight: float | None = None
 
 
 class PolicyRef(_Record):

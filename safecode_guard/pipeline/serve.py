@@ -251,18 +251,8 @@ class Pipeline:
         return self.parameters.model_copy(update={"alpha": 0.0})
 
     def _record(self, request: TurnRequest) -> DecodingRecord:
-        p = self._parameters_of(request)
-        return DecodingRecord(
-            strategy=self.strategy.id,
-            mode=p.mode,
-            alpha=p.alpha,
-            sigma=p.sigma,
-            lambda_boost=p.lambda_boost,
-            lambda_supp=p.lambda_supp,
-            guided_steps=p.guided_steps,
-            top_k=p.top_k,
-            seed=self._seed(request),
-        )
+        parameters = self._parameters_of(request).model_dump()
+        return DecodingRecord(strategy=self.strategy.id, seed=self._seed(request), **parameters)
 
     # -- answering ----------------------------------------------------------------------------
 
