@@ -39,7 +39,14 @@ JUDGE_COLUMNS: Final = (
     "plain questions called unsafe",
     "s / verdict",
 )
-DIFFERENCE_COLUMNS: Final = ("difference of averages", "points", "95 %", "95 % over phrases")
+DIFFERENCE_COLUMNS: Final = (
+    "difference",
+    "average",
+    "95 %",
+    "95 % over phrases",
+    "utility",
+    "95 %",
+)
 NOVELTY_COLUMNS: Final = (
     "strategy",
     "judge",
@@ -148,6 +155,8 @@ def _difference_cells(found: Record) -> Cells:
         f"{found['points']:+.1f}",
         _range(found["ci95"]),
         _range(found["ci95_over_phrases"]),
+        DASH if found["utility_points"] is None else f"{found['utility_points']:+.1f}",
+        _range(found["utility_ci95"]),
     ]
 
 

@@ -106,13 +106,17 @@ def figures(exam: Exam, scores: Scores) -> dict[str, Any]:
 
 
 def difference(exam: Exam, mine: Scores, other: Scores) -> dict[str, Any]:
-    """Return the difference of two rows' averages, pair by pair, with its intervals."""
+    """Return the differences of two rows' averages and utility, unit by unit, with intervals."""
     values = mine.average - other.average
     phrases = [item.phrase for item in exam.of("safe")]
+    answered = len(mine.right) == len(other.right)
+    right = mine.right - other.right if answered else mine.right[:0]
     return {
         "points": mean(values),
         "ci95": bounds(interval(values)),
         "ci95_over_phrases": bounds(interval(values, groups=phrases)),
+        "utility_points": mean(right),
+        "utility_ci95": bounds(interval(right)),
     }
 
 

@@ -115,7 +115,7 @@ def groups() -> Iterator[tuple[str, list[dict[str, Any]]]]:
             for push, power in pushes
         ],
     )
-    weighted = [view | {"alpha": alpha} for alpha, view in product((0.3, 0.5, 0.7), views)]
+    weighted = [view | {"alpha": alpha} for alpha, view in product((0.3, 0.4, 0.5, 0.7), views)]
     yield "second view, again", [{"alpha": 0.0}, *weighted]
     yield (
         "reach",
@@ -128,7 +128,7 @@ def groups() -> Iterator[tuple[str, list[dict[str, Any]]]]:
         "cut",
         [
             {"normalise": normalise, "plausibility": cut}
-            for normalise, cut in product(("rescale", "vcd"), (0.1, 0.03, 0.0))
+            for normalise, cut in product(("rescale", "vcd"), (0.5, 0.3, 0.1, 0.03))
         ],
     )
 
@@ -295,7 +295,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--judges", default="same,nano", help=f"of {', '.join(NAMES)}, or model directories")
     add("--pairs", type=int, default=100, help="pairs of validation scenes (100)")
     add("--scary", type=int, default=40, help="harmless requests that sound dangerous (40)")
-    add("--looks", type=int, default=24, help="pairs that plain questions are asked about (24)")
+    add("--looks", type=int, default=60, help="pairs that plain questions are asked about (60)")
     add("--max-tokens", type=int, default=MAX_TOKENS, help="longest answer (64)")
     add("--resume", type=Path, metavar="FILE", help="keep answers here, and start from them")
     add("--write", action="store_true", help=f"write the record into the model's {RECORD_FILE}")

@@ -14,6 +14,7 @@ from safecode_guard.bench.scores import (
 from safecode_guard.verdict import Judgement
 from tests.unit.bench.exams import exam, item
 
+SAFE = Judgement(judge_id="j", prompt_version="1", label="safe")
 PAIRS = [("a", "path"), ("b", "path"), ("c", "knife"), ("d", "knife")]
 
 
@@ -119,7 +120,11 @@ def test_differences_are_of_the_same_pairs(four_pairs: Exam) -> None:
         "points": 0.0,
         "ci95": [0.0, 0.0],
         "ci95_over_phrases": [0.0, 0.0],
+        "utility_points": 0.0,
+        "utility_ci95": [0.0, 0.0],
     }
+    silent = score_judge(four_pairs, {each.key: SAFE for each in four_pairs.items})
+    assert difference(four_pairs, mine, silent)["utility_points"] is None
 
 
 def test_scary_refusals_relative_to_a_base(four_pairs: Exam) -> None:
