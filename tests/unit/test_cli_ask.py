@@ -230,6 +230,7 @@ def test_the_demo_repairs_both_failures() -> None:
 
 def test_the_demos_pictures_are_the_drawn_ones(tmp_path: Path) -> None:
     from PIL import Image, ImageChops
+
     from scripts import make_demo_pictures
 
     make_demo_pictures.make(tmp_path)
