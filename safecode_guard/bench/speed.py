@@ -175,7 +175,7 @@ def speed(
         task = progress.add_task("Measuring", total=8 * (rounds + 1))
         report = measure(_load(model), rounds=rounds, on_call=lambda: progress.advance(task))
     if as_json:
-        print(json.dumps(report.to_json(), indent=2))
+        typer.echo(json.dumps(report.to_json(), indent=2))
         return
     Console().print(table(report))
 
