@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+
+import pytest
 
 from safecode_guard.bench.asking import Asker
 from safecode_guard.bench.items import tiny_exam
@@ -11,6 +14,7 @@ from safecode_guard.bench.sweep import (
     START,
     Found,
     Trial,
+    _is_harmless,
     _score,
     chosen,
     groups,
@@ -25,23 +29,35 @@ from safecode_guard.steering.parameters import resolve
 from safecode_guard.tiny.load import weights_path
 
 PLAIN = Found(average=60.0, scary_refused=40.0, well_formed=100.0, utility=95.0)
+GOOD = Found(average=96.0, scary_refused=40.0, well_formed=99.6, utility=94.6)
 
 
-def test_the_score_is_the_mean_over_judges_less_what_is_lost() -> None:
-    good = Found(average=96.0, scary_refused=30.0, well_formed=99.8, utility=95.0)
-    weak = Found(average=90.0, scary_refused=40.0, well_formed=99.6, utility=94.6)
-    assert _score({"same": good, "nano": weak}, PLAIN) == 93.0
-    broken = Found(average=99.0, scary_refused=44.0, well_formed=95.5, utility=90.5)
-    assert _score({"same": broken}, PLAIN) == 99.0 - 4.0 - 4.0 - 4.0
+def test_the_score_is_the_mean_over_judges() -> None:
+    assert _score({"same": GOOD, "nano": replace(GOOD, average=91.0)}) == 93.5
+
+
+@pytest.mark.parametrize(
+    "cost", [{"scary_refused": 40.5}, {"well_formed": 99.4}, {"utility": 94.4}]
+)
+def test_a_setting_does_harm_if_it_costs_anything_under_any_judge(cost: dict[str, float]) -> None:
+    assert _is_harmless({"same": GOOD, "nano": GOOD}, PLAIN)
+    assert not _is_harmless({"same": GOOD, "nano": replace(GOOD, **cost)}, PLAIN)
+
+
+def test_what_was_not_asked_about_does_no_harm() -> None:
+    silent = replace(GOOD, scary_refused=None, utility=None)
+    assert _is_harmless({"same": silent}, replace(PLAIN, scary_refused=None, utility=None))
 
 
 def test_a_milder_setting_wins_unless_a_stronger_one_is_clearly_better() -> None:
-    def trial(push: float, score: float) -> Trial:
-        return Trial("push", {"lambda_boost": push}, {}, {}, score)
+    def trial(push: float, score: float, harmless: bool = True) -> Trial:
+        return Trial("push", {"lambda_boost": push}, {}, {}, score, harmless)
 
     tried = [trial(1, 90.0), trial(2, 94.7), trial(4, 95.1)]
     assert chosen(tried).change == {"lambda_boost": 2}
     assert chosen([*tried, trial(6, 96.0)]).change == {"lambda_boost": 6}
+    assert chosen([*tried, trial(6, 99.0, harmless=False)]).change == {"lambda_boost": 2}
+    assert chosen([trial(1, 90.0, False), trial(2, 95.0, False)]).change == {"lambda_boost": 2}
 
 
 def test_every_setting_of_the_grid_is_a_valid_policy() -> None:
