@@ -18,7 +18,12 @@ from safecode_guard.errors import GuardError, UnsupportedFamily
 from safecode_guard.settings import SafeCoDeSettings
 
 PACKAGES: Final = ("torch", "transformers", "langchain-core", "pydantic", "pillow", "numpy")
-EXTRAS: Final = {"tools": "llguidance", "remote": "httpx", "families": "num2words"}
+EXTRAS: Final = {
+    "tools": "llguidance",
+    "remote": "httpx",
+    "families": "num2words",
+    "sharding": "accelerate",
+}
 OFFLINE: Final = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 
