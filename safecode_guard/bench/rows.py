@@ -124,6 +124,11 @@ ABLATIONS: Final = (
     Row("guarded_modulation", "guarded without its contrast", DecodingPolicy(alpha=0.0)),
     Row("guarded_grey", "guarded against a grey picture", DecodingPolicy(reference_view="grey")),
     Row(
+        "guarded_noise",
+        "guarded against the picture under noise of sigma 1",
+        DecodingPolicy(reference_view="noise", sigma=1.0),
+    ),
+    Row(
         "guarded_strong",
         "guarded with lambda 10, the judge's certainty unused",
         DecodingPolicy(lambda_boost=10.0, lambda_supp=10.0, certainty_power=0.0),
