@@ -162,10 +162,8 @@ class Delegate:
         return _stops(verdict) or self._is_railed(verdict)
 
     def _is_railed(self, verdict: Verdict) -> bool:
-        when = self.examiner.policy.output_rail.when
-        return _is_judged(verdict) and (
-            when == "always" or (when == "unsafe" and verdict.label != "safe")
-        )
+        rail = self.examiner.policy.output_rail
+        return _is_judged(verdict) and rail.applies(verdict.label)
 
     def _railing(self, verdict: Verdict) -> Verdict:
         """Return the verdict on a finished answer with the rail's own action where it is unsafe."""

@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from safecode_guard.errors import PolicyError
-from safecode_guard.taxonomy import CATEGORIES, Action, Category
+from safecode_guard.taxonomy import CATEGORIES, Action, Category, Label
 
 PresetName = Literal["balanced", "strict", "permissive"]
 Mode = Literal["guarded", "paper", "reference"]
@@ -200,6 +200,10 @@ class OutputRail(Part):
     """``unsafe``: only where the input's verdict was not safe."""
     action: Literal["review", "block"] = "block"
     """What follows from an unsafe answer; the text is buffered until it has passed."""
+
+    def applies(self, label: Label | None) -> bool:
+        """Return whether the answer to a turn with this label has to be judged too."""
+        return self.when == "always" or (self.when == "unsafe" and label != "safe")
 
 
 class PolicyFields(Part):

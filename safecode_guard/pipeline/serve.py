@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from safecode_guard.decoding.admission import Turnstile
-from safecode_guard.decoding.batch import Delta, Job, answer, batch_key, prefill
+from safecode_guard.decoding.batch import Delta, Job, answer, batch_key, contrasted, prefill
 from safecode_guard.decoding.sharing import SharedPrefill, share
 from safecode_guard.errors import GuardError, ModelError, TurnBlocked
 from safecode_guard.judges.protocol import JudgeRequest, PromptingJudge
@@ -289,23 +289,18 @@ class Pipeline:
     ) -> tuple[Branch, list[int]]:
         """Return the branch with the jobs' prompts, continued from the shared prefix if it can."""
         edited = any(cases[i].turn is not cases[i].request.turn for i in indices)
-        contrasted = [
-            i for i, job in zip(indices, jobs, strict=True)
-            if job.strategy is not None and job.strategy.views == 2 and job.strategy.steps > 0
-        ]  # fmt: skip
-        if shared is None or edited or (contrasted and not shared.paired):
+        paired = [i for i, job in zip(indices, jobs, strict=True) if contrasted(job)]
+        if shared is None or edited or (paired and not shared.paired):
             return prefill(self.model, jobs)
-        branch = shared.answer_branch(indices, contrasted)
+        branch = shared.answer_branch(indices, paired)
         return branch, [shared.prompt_tokens(i) for i in indices]
 
     # -- handing out --------------------------------------------------------------------------
 
     def _is_railed(self, case: _Case) -> bool:
         """Return whether the finished text has to be judged before it may leave."""
-        when = self.policy.output_rail.when
-        if case.verdict is None or when == "never":
-            return False
-        return when == "always" or case.verdict.label != "safe"
+        verdict = case.verdict
+        return verdict is not None and self.policy.output_rail.applies(verdict.label)
 
     def _released(self, case: _Case, result: TurnResult) -> Iterator[TurnEvent]:
         """Judge a finished answer where the policy wants it, and hand it out or withhold it."""
