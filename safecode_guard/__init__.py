@@ -34,13 +34,13 @@ from safecode_guard.errors import (
 from safecode_guard.taxonomy import Action, Category, Label, Stage
 
 if TYPE_CHECKING:
-    from safecode_guard.branching import is_action, route_by_action, verdict_edge
-    from safecode_guard.chat_model import ChatTransformers
-    from safecode_guard.check import SafeCoDeCheck
-    from safecode_guard.events import AsyncVerdictHandler, VerdictHandler
-    from safecode_guard.guard import SafeCoDeGuard
     from safecode_guard.judges.protocol import Judge, JudgeRequest
     from safecode_guard.policy import Policy
+    from safecode_guard.runnables.branching import is_action, route_by_action, verdict_edge
+    from safecode_guard.runnables.check import SafeCoDeCheck
+    from safecode_guard.runnables.events import AsyncVerdictHandler, VerdictHandler
+    from safecode_guard.runnables.guard import SafeCoDeGuard
+    from safecode_guard.runnables.transformers import ChatTransformers
     from safecode_guard.settings import SafeCoDeSettings, UnknownSettingWarning
     from safecode_guard.steering.protocol import (
         LogitsStrategy,
@@ -98,14 +98,14 @@ __all__ = [
 ]
 
 _LAZY = {
-    "is_action": "branching",
-    "route_by_action": "branching",
-    "verdict_edge": "branching",
-    "ChatTransformers": "chat_model",
-    "SafeCoDeCheck": "check",
-    "AsyncVerdictHandler": "events",
-    "VerdictHandler": "events",
-    "SafeCoDeGuard": "guard",
+    "is_action": "runnables.branching",
+    "route_by_action": "runnables.branching",
+    "verdict_edge": "runnables.branching",
+    "ChatTransformers": "runnables.transformers",
+    "SafeCoDeCheck": "runnables.check",
+    "AsyncVerdictHandler": "runnables.events",
+    "VerdictHandler": "runnables.events",
+    "SafeCoDeGuard": "runnables.guard",
     "Judge": "judges.protocol",
     "JudgeRequest": "judges.protocol",
     "Policy": "policy",

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 if TYPE_CHECKING:
-    from safecode_guard.models.transformers import TransformersModel
+    from safecode_guard.engines.transformers.model import TransformersModel
 
 torch.set_num_threads(1)
 

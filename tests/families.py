@@ -15,10 +15,10 @@ import transformers as hf
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from safecode_guard.images import CheckedImage
-from safecode_guard.models.processors import image_only
-from safecode_guard.models.transformers import TransformersModel
-from safecode_guard.turns import ImagePart, TextPart, Turn, TurnMessage
+from safecode_guard.engines.transformers.model import TransformersModel
+from safecode_guard.engines.transformers.processors import image_only
+from safecode_guard.turns.images import CheckedImage
+from safecode_guard.turns.turn import ImagePart, TextPart, Turn, TurnMessage
 
 Parts = tuple[Any, Any]
 """A model and its processor."""

@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 
 import safecode_guard
 from safecode_guard.cli import exits, screen
-from safecode_guard.cli.asking import ask, check
+from safecode_guard.cli.ask import ask, check
 from safecode_guard.cli.benches import bench_app
 from safecode_guard.cli.demo import demo
 from safecode_guard.cli.doctor import doctor

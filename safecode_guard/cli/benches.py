@@ -17,19 +17,19 @@ _PASS_ON: Final[dict[str, Any]] = {"allow_extra_args": True, "ignore_unknown_opt
 @bench_app.command("speed", context_settings=_PASS_ON, add_help_option=False)
 def speed(ctx: typer.Context) -> None:
     """Measure the cost: time and tokens against the plain model."""
-    _run("speed", ctx.args)
+    _run("speed.run", ctx.args)
 
 
 @bench_app.command("paired", context_settings=_PASS_ON, add_help_option=False)
 def paired(ctx: typer.Context) -> None:
     """Measure the effect: the same request over a safe and an unsafe scene."""
-    _run("paired", ctx.args)
+    _run("paired.run", ctx.args)
 
 
 @bench_app.command("sweep", context_settings=_PASS_ON, add_help_option=False)
 def sweep(ctx: typer.Context) -> None:
     """Choose a model's steering values, on pairs kept for that."""
-    _run("sweep", ctx.args)
+    _run("paired.sweep", ctx.args)
 
 
 def _run(name: str, arguments: list[str]) -> None:

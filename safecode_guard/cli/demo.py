@@ -14,7 +14,7 @@ from rich.text import Text
 
 import safecode_guard
 from safecode_guard.cli import screen
-from safecode_guard.cli.asking import TimedAnswer, timed_answer
+from safecode_guard.cli.ask import TimedAnswer, timed_answer
 from safecode_guard.cli.opening import image_messages, open_model, open_policy
 from safecode_guard.cli.options import AsJson, Judge, PolicyFile, Preset
 
@@ -95,7 +95,7 @@ def demo(
 def run_examples(rules: Policy) -> list[Outcome]:
     """Ask the plain and the guarded tiny model about each example."""
     model = open_model(None)
-    from safecode_guard.guard import SafeCoDeGuard
+    from safecode_guard.runnables.guard import SafeCoDeGuard
 
     guard = SafeCoDeGuard(model=model, policy=rules)
     outcomes = []

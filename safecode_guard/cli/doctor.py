@@ -79,7 +79,7 @@ def why_not(family: Any) -> str | None:
     """Return why models of a family cannot load here, or None if they can."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-    from safecode_guard.models.processors import require_packages
+    from safecode_guard.engines.transformers.processors import require_packages
 
     known = set(family.model_types) & set(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)
     if not known:

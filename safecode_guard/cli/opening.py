@@ -16,7 +16,7 @@ from safecode_guard.settings import SafeCoDeSettings
 if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
 
-    from safecode_guard.chat_model import ChatTransformers
+    from safecode_guard.runnables.transformers import ChatTransformers
 
 EMBEDDED_JUDGES = ("light", "nano")
 
@@ -37,7 +37,7 @@ def open_model(
     with screen.working(f"Loading {name or 'the embedded tiny model'} ..."):
         from transformers.utils.logging import disable_progress_bar
 
-        from safecode_guard.chat_model import ChatTransformers
+        from safecode_guard.runnables.transformers import ChatTransformers
 
         disable_progress_bar()  # the spinner is ours, and two of them fight over the line
         given = {"device": device, "max_tokens": max_tokens}

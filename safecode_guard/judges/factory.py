@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final, assert_never
 
 from safecode_guard.errors import PolicyError
+from safecode_guard.judges.local import Loader, LocalJudge
 from safecode_guard.judges.protocol import Judge
 from safecode_guard.models.protocol import VisionLanguageModel
 from safecode_guard.policy import (
@@ -19,13 +20,18 @@ _MEMBERS: Final = ("id", "prompt_version", "gives_categories", "judge", "ajudge"
 
 
 def make_judge(
-    config: JudgeConfig, *, vlm: VisionLanguageModel | None = None, own: object | None = None
+    config: JudgeConfig,
+    *,
+    vlm: VisionLanguageModel | None = None,
+    own: object | None = None,
+    load: Loader | None = None,
 ) -> Judge:
     """Return the judge that a policy asks for. Nothing is loaded or called yet.
 
     Args:
         config: The policy's ``judge`` part.
         vlm: The guarded model, which judges itself under ``same_model``.
+        load: Loads the model of a judge of kind ``local``, when it is first asked.
         own: A judge, or a LangChain chat model that is to judge; goes before the configuration.
 
     Raises:
@@ -38,9 +44,9 @@ def make_judge(
         case SameModelJudgeConfig():
             return _same_model_judge(config, vlm)
         case LocalJudgeConfig():
-            from safecode_guard.judges.local import local_judge
-
-            return local_judge(config)
+            if load is None:
+                raise PolicyError("judge.kind is 'local', but nothing can load its model here.")
+            return LocalJudge(config, load=load)
         case ChatJudgeConfig():
             raise PolicyError(
                 "judge.kind is 'chat', but no chat model was given.",
@@ -61,7 +67,7 @@ def _same_model_judge(config: SameModelJudgeConfig, vlm: VisionLanguageModel | N
             "judge.kind is 'same_model', but the guarded model gives no access to its logits.",
             hint="Pass a judge, or configure judge.kind 'local'.",
         )
-    from safecode_guard.judges.same_model import LabelLogitsJudge
+    from safecode_guard.judges.label_logits import LabelLogitsJudge
 
     return LabelLogitsJudge(
         vlm,

@@ -7,14 +7,15 @@ import threading
 from collections.abc import Callable
 
 from safecode_guard.errors import JudgeError, ModelError
+from safecode_guard.judges.label_logits import LabelLogitsJudge
 from safecode_guard.judges.prompts import GENERAL
 from safecode_guard.judges.protocol import JudgeRequest
-from safecode_guard.judges.same_model import LabelLogitsJudge
 from safecode_guard.models.protocol import VisionLanguageModel
 from safecode_guard.policy import LocalJudgeConfig
 from safecode_guard.verdict import Judgement
 
-Loader = Callable[[], VisionLanguageModel]
+Loader = Callable[[LocalJudgeConfig], VisionLanguageModel]
+"""Loads the model that a configuration names."""
 
 
 class LocalJudge:
@@ -26,18 +27,18 @@ class LocalJudge:
     gives_categories = False
     honours_deadline = True
 
-    def __init__(self, config: LocalJudgeConfig, *, load: Loader | None = None) -> None:
+    def __init__(self, config: LocalJudgeConfig, *, load: Loader) -> None:
         """Make the judge.
 
         Args:
             config: The model's name and how to load it.
-            load: Loads the model instead, for models that are in memory already.
+            load: Loads the model when the judge is first asked.
         """
         self.config = config
         self.id = f"local:{config.model}"
         options = config.model_dump_json(include={"min_label_mass", "caption", "rationale"})
         self.prompt_version = f"{GENERAL.version}:{options}"
-        self._load = load or self._load_transformers
+        self._load = load
         self._lock = threading.Lock()
         self._judge: LabelLogitsJudge | None = None
 
@@ -66,7 +67,7 @@ class LocalJudge:
 
     def _make(self) -> LabelLogitsJudge:
         try:
-            vlm = self._load()
+            vlm = self._load(self.config)
         except (ModelError, OSError) as error:
             raise JudgeError(
                 f"The judge's model {self.config.model!r} could not be loaded.",
@@ -80,18 +81,3 @@ class LocalJudge:
             id=self.id,
             prompt_version=self.prompt_version,
         )
-
-    def _load_transformers(self) -> VisionLanguageModel:
-        from safecode_guard.models.transformers import TransformersModel
-
-        return TransformersModel.load(
-            self.config.model,
-            device=self.config.device,
-            dtype=self.config.dtype,
-            local_files_only=self.config.local_files_only,
-        )
-
-
-def local_judge(config: LocalJudgeConfig, *, load: Loader | None = None) -> LocalJudge:
-    """Return a judge over another local model, which is loaded when it is first asked."""
-    return LocalJudge(config, load=load)

@@ -15,7 +15,7 @@ from typing import Final
 from safecode_guard.judges.protocol import JudgeRequest
 from safecode_guard.models.families import Family
 from safecode_guard.taxonomy import Stage
-from safecode_guard.turns import Turn
+from safecode_guard.turns.turn import Turn
 
 _ANGLES: Final = str.maketrans({"<": "‹", ">": "›", "＜": "‹", "＞": "›"})
 # Mistral-style control tokens: [INST], [/INST], [IMG], [TOOL_CALLS] ...

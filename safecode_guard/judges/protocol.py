@@ -11,7 +11,7 @@ from torch import Tensor
 
 from safecode_guard.models.protocol import VisionLanguageModel
 from safecode_guard.taxonomy import Stage
-from safecode_guard.turns import Turn
+from safecode_guard.turns.turn import Turn
 from safecode_guard.verdict import Judgement
 
 

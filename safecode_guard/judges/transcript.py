@@ -15,7 +15,7 @@ from PIL import Image
 
 from safecode_guard.judges.prompts import JudgePrompt, neutralise
 from safecode_guard.judges.protocol import JudgeRequest
-from safecode_guard.turns import TextPart, Turn, TurnMessage
+from safecode_guard.turns.turn import TextPart, Turn, TurnMessage
 
 _LOSSLESS_PIXELS: Final = 1_000_000
 _JPEG_QUALITY: Final = 92

@@ -1,1 +1,1 @@
-"""Vision-language models behind one protocol: prompts, caches, branches."""
+"""What is asked of a model: the protocols of an engine, and families as data."""

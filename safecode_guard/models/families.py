@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 from safecode_guard.errors import UnsupportedFamily
 
 SizeRule = Literal["fixed", "shortest_edge", "longest_edge", "patch_multiple", "tiles"]
-"""How the family's preprocessing arrives at its working size; see `processors.working_size`."""
+"""How the family's preprocessing arrives at its working size; see `sizes.working_size`."""
 
 RECORD_FILE: Final = "safecode.json"
 """File in a model's directory whose values override its family's record."""

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 from PIL import Image
 from torch import Tensor
 
 from safecode_guard.models.families import Family
-from safecode_guard.turns import Turn
+from safecode_guard.turns.turn import Turn
 
 Tool = Mapping[str, Any]
 """A tool in OpenAI's form: ``{"type": "function", "function": {...}}``."""
@@ -50,6 +50,24 @@ class Vocabulary(Protocol):
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids, special tokens left out, spaces as they are."""
+
+
+FinishReason = Literal["stop", "length"]
+"""Why an answer ended: it was complete, or its budget was used up."""
+
+
+class Constraint(Protocol):
+    """A grammar that one answer must follow."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether the answer is complete."""
+
+    def mask(self) -> Tensor:
+        """Return the tokens allowed next, bool [n]."""
+
+    def accept(self, token: int) -> None:
+        """Advance by the chosen token."""
 
 
 class Prompts(Protocol):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 
-from safecode_guard.decoding.admission import Turnstile
-from safecode_guard.decoding.batch import Job, answer, batch_key, prefill
+from safecode_guard.engines.transformers.batch import Job, answer, batch_key, prefill
 from safecode_guard.errors import GuardError
 from safecode_guard.models.protocol import VisionLanguageModel
+from safecode_guard.pipeline.admission import Turnstile
 from safecode_guard.pipeline.requests import TurnEvent, TurnRequest, TurnResult, collected
 
 

@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from threading import Event
 
-from safecode_guard.decoding.loop import Constraint
 from safecode_guard.errors import GuardError
-from safecode_guard.models.protocol import Sampling, Tool
+from safecode_guard.models.protocol import Constraint, Sampling, Tool
 from safecode_guard.steering.trace import StepTrace
-from safecode_guard.turns import Turn
+from safecode_guard.turns.turn import Turn
 from safecode_guard.verdict import Judgement, Verdict
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from safecode_guard.errors import PolicyError
 from safecode_guard.policy import DecodingPolicy
 from safecode_guard.steering.plain import Plain
-from safecode_guard.steering.prompts import VerdictPrompt
 from safecode_guard.steering.protocol import Strategy
-from safecode_guard.steering.refusals import RefusalLexicon
-from safecode_guard.steering.safecode import SafeCoDe
+from safecode_guard.steering.safecode.refusals import RefusalLexicon
+from safecode_guard.steering.safecode.strategy import SafeCoDe
+from safecode_guard.steering.verdict_prompt import VerdictPrompt
 
 BUILT_IN = ("plain", "safecode", "verdict_prompt")
 

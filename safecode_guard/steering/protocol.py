@@ -9,9 +9,9 @@ from torch import Tensor
 
 from safecode_guard.models.families import Family
 from safecode_guard.models.protocol import Vocabulary
-from safecode_guard.steering.parameters import SteeringParameters
+from safecode_guard.steering.safecode.parameters import SteeringParameters
 from safecode_guard.taxonomy import Label
-from safecode_guard.turns import Turn
+from safecode_guard.turns.turn import Turn
 from safecode_guard.verdict import Judgement
 
 Direction = Literal["boost", "suppress"]

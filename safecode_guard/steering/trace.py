@@ -9,8 +9,8 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from torch import Tensor
 
 from safecode_guard.models.protocol import Vocabulary
-from safecode_guard.steering.contrast import Stages
 from safecode_guard.steering.protocol import LogitsStrategy
+from safecode_guard.steering.safecode.contrast import Stages
 
 
 @runtime_checkable

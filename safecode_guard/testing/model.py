@@ -14,7 +14,7 @@ from torch import Tensor
 
 from safecode_guard.models.families import Family
 from safecode_guard.models.protocol import Prompts, Sampling, Tool, Vocabulary
-from safecode_guard.turns import Role, TextPart, Turn, TurnMessage
+from safecode_guard.turns.turn import Role, TextPart, Turn, TurnMessage
 
 EOS: Final = 256
 IMAGE: Final = 257

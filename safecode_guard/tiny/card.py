@@ -10,13 +10,13 @@ import transformers
 
 from safecode_guard.tiny.corpus import ANNOTATOR_SLOPE, PICTURE_WEIGHT
 from safecode_guard.tiny.evaluate import LOOKS, Exam, Figures
-from safecode_guard.tiny.families import FAMILIES, SCARY_PHRASES
 from safecode_guard.tiny.files import staged
 from safecode_guard.tiny.load import WEIGHTS
 from safecode_guard.tiny.prompts import CAPTION_PROMPT, HELD_OUT_INJECTIONS, JUDGE_PROMPT
+from safecode_guard.tiny.scenery import FAMILIES, SCARY_PHRASES
 
 if TYPE_CHECKING:
-    from safecode_guard.tiny.train import Training
+    from safecode_guard.tiny.training import Training
 
 PAIRS: Final = 300
 SETTINGS: Final = "safecode.json"

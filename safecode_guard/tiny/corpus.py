@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from safecode_guard.tiny import orders, prompts, replies, talk
-from safecode_guard.tiny.families import FAMILIES, Split
+from safecode_guard.tiny.scenery import FAMILIES, Split
 from safecode_guard.tiny.world import WEATHER, Query, Scene, draw, queries
 
 Task = Literal["chat", "judge"]

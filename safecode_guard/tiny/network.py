@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from safecode_guard.tiny.families import FAMILIES, SCARY_SCENES
 from safecode_guard.tiny.packing import Batch
+from safecode_guard.tiny.scenery import FAMILIES, SCARY_SCENES
 from safecode_guard.tiny.scenes.pen import SHIRTS, SIZE, SKIES
 from safecode_guard.tiny.tokens import END, IMAGE, IMAGE_TOKENS, MAX_LENGTH, PAD, PATCH
 from safecode_guard.tiny.world import Scene

@@ -6,7 +6,7 @@ import zlib
 from dataclasses import dataclass
 from typing import Final
 
-from safecode_guard.tiny.families import FAMILIES, Split
+from safecode_guard.tiny.scenery import FAMILIES, Split
 from safecode_guard.tiny.world import (
     TEST_PERCENT,
     VALIDATION_PERCENT,

@@ -17,7 +17,9 @@ from typing import Final, Literal
 
 from PIL import Image
 
-from safecode_guard.tiny.families import (
+from safecode_guard.tiny.replies import is_refusal as is_refusal
+from safecode_guard.tiny.replies import is_well_formed as is_well_formed
+from safecode_guard.tiny.scenery import (
     FAMILIES,
     HARMFUL_PHRASES,
     SCARY_PHRASES,
@@ -26,8 +28,6 @@ from safecode_guard.tiny.families import (
     Phrase,
     Split,
 )
-from safecode_guard.tiny.replies import is_refusal as is_refusal
-from safecode_guard.tiny.replies import is_well_formed as is_well_formed
 from safecode_guard.tiny.scenes.pen import Pen, Sky
 
 HeldOut = Literal["validation", "test"]

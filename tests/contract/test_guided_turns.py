@@ -10,18 +10,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from safecode_guard.decoding.admission import Turnstile
-from safecode_guard.judges.same_model import LabelLogitsJudge
+from safecode_guard.engines.transformers.model import TransformersModel
+from safecode_guard.judges.label_logits import LabelLogitsJudge
 from safecode_guard.models.protocol import Sampling
-from safecode_guard.models.transformers import TransformersModel
 from safecode_guard.pipeline import Pipeline, TurnRequest, TurnResult, make_examiner
+from safecode_guard.pipeline.admission import Turnstile
 from safecode_guard.policy import Policy
 from safecode_guard.steering.factory import make_strategy
-from safecode_guard.steering.parameters import resolve
-from safecode_guard.steering.refusals import RefusalLexicon
-from safecode_guard.steering.views import second_views
+from safecode_guard.steering.safecode.parameters import resolve
+from safecode_guard.steering.safecode.refusals import RefusalLexicon
+from safecode_guard.steering.safecode.views import second_views
 from safecode_guard.testing import ScriptedJudge
-from safecode_guard.turns import Turn
+from safecode_guard.turns.turn import Turn
 from tests import families
 from tests.families import ask, picture
 from tests.reference.decode import naive_guided, naive_logits
@@ -266,7 +266,7 @@ def test_other_modes_run_on_every_family(vlm, mode, p_unsafe):
 
 def test_memory_of_second_views_is_freed(vlm, monkeypatch):
     """Bytes held by the caches fall to about half when the guided steps are over."""
-    from safecode_guard.models.branch import TransformersBranch
+    from safecode_guard.engines.transformers.branch import TransformersBranch
 
     held: list[tuple[int, int]] = []
     step = TransformersBranch.step

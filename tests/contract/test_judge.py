@@ -14,23 +14,24 @@ import pytest
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from PIL import Image
 
-from safecode_guard.decoding.batch import Job
-from safecode_guard.decoding.sharing import share
+from safecode_guard.engines.transformers.batch import Job
+from safecode_guard.engines.transformers.model import TransformersModel
+from safecode_guard.engines.transformers.sharing import share
 from safecode_guard.errors import JudgeError, ModelError
-from safecode_guard.images import CheckedImage
 from safecode_guard.judges.cache import JudgementCache
 from safecode_guard.judges.chat import ChatJudge
 from safecode_guard.judges.failsafe import arun_judge, run_judge, run_many
-from safecode_guard.judges.local import local_judge
+from safecode_guard.judges.label_logits import LabelLogitsJudge
+from safecode_guard.judges.local import LocalJudge
 from safecode_guard.judges.protocol import BatchJudge, Judge, JudgeRequest, ToolCallSubject
-from safecode_guard.judges.same_model import LabelLogitsJudge
 from safecode_guard.models.protocol import Sampling
-from safecode_guard.models.transformers import TransformersModel
+from safecode_guard.pipeline.factory import load_local
 from safecode_guard.policy import LocalJudgeConfig
 from safecode_guard.taxonomy import CATEGORIES, LABELS, Stage
 from safecode_guard.testing import ScriptedJudge, ScriptedVLM
 from safecode_guard.tiny.load import weights_path
-from safecode_guard.turns import ImagePart, TextPart, ToolCall, Turn, TurnMessage
+from safecode_guard.turns.images import CheckedImage
+from safecode_guard.turns.turn import ImagePart, TextPart, ToolCall, Turn, TurnMessage
 from safecode_guard.verdict import Judgement
 
 UNSAFE_JSON = '{"label": "unsafe", "p_unsafe": 0.9, "categories": ["situational"]}'
@@ -50,7 +51,7 @@ def label_logits() -> Judge:
 
 
 def local() -> Judge:
-    return local_judge(LocalJudgeConfig(model="m"), load=lambda: ScriptedVLM(p_unsafe=0.9))
+    return LocalJudge(LocalJudgeConfig(model="m"), load=lambda _: ScriptedVLM(p_unsafe=0.9))
 
 
 def chat_json() -> Judge:
@@ -65,8 +66,8 @@ JUDGES = [scripted, label_logits, local, chat_json, chat_word]
 OUT_OF_ORDER: list[Callable[[], Judge]] = [
     lambda: ScriptedJudge(JudgeError("down")),
     lambda: LabelLogitsJudge(ScriptedVLM(error=ModelError("broken"))),
-    lambda: local_judge(
-        LocalJudgeConfig(model="m"), load=lambda: ScriptedVLM(error=ModelError("broken"))
+    lambda: LocalJudge(
+        LocalJudgeConfig(model="m"), load=lambda _: ScriptedVLM(error=ModelError("broken"))
     ),
     lambda: ChatJudge(RaisingChat(responses=[])),
 ]
@@ -198,7 +199,7 @@ def nano(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 async def test_local_judge_reads_a_real_models_label(nano: Path) -> None:
-    judge = local_judge(LocalJudgeConfig(model=str(nano)))
+    judge = LocalJudge(LocalJudgeConfig(model=str(nano)), load=load_local)
     alone = [run_judge(judge, request) for request in requests()]
     together = run_many(judge, requests())
     later = [await arun_judge(judge, request) for request in requests()]

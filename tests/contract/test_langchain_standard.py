@@ -16,8 +16,8 @@ from langchain_core.language_models import BaseChatModel
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 from langchain_tests.unit_tests import ChatModelUnitTests
 
-from safecode_guard.chat_model import ChatTransformers
-from safecode_guard.guard import SafeCoDeGuard
+from safecode_guard.runnables.guard import SafeCoDeGuard
+from safecode_guard.runnables.transformers import ChatTransformers
 from safecode_guard.tiny.load import weights_path
 from tests.messages import png
 

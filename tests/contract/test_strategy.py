@@ -9,7 +9,7 @@ from safecode_guard.policy import DecodingPolicy
 from safecode_guard.steering.factory import BUILT_IN, make_strategy
 from safecode_guard.steering.protocol import LogitsStrategy, TurnPlan
 from safecode_guard.steering.trace import Traced
-from safecode_guard.turns import TextPart, Turn, TurnMessage
+from safecode_guard.turns.turn import TextPart, Turn, TurnMessage
 from tests.unit.steering.contexts import context, tokens
 from tests.unit.steering.vocabularies import byte_level
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from safecode_guard.engines.transformers.branch import TransformersBranch
+from safecode_guard.engines.transformers.encoded import EncodedPrompts
+from safecode_guard.engines.transformers.model import TransformersModel
+from safecode_guard.engines.transformers.prefix import common_prefix, covers_images
 from safecode_guard.errors import ModelError, TemplateError, UnsupportedGeneration
-from safecode_guard.models.branch import TransformersBranch
-from safecode_guard.models.encoded import EncodedPrompts
-from safecode_guard.models.prefix import common_prefix, covers_images
 from safecode_guard.models.protocol import Sampling, VisionLanguageModel
-from safecode_guard.models.transformers import TransformersModel
-from safecode_guard.turns import ImagePart, TextPart, ToolCall, Turn, TurnMessage
+from safecode_guard.turns.turn import ImagePart, TextPart, ToolCall, Turn, TurnMessage
 from tests import families
 from tests.families import ask, checked, picture
 from tests.reference.decode import naive_greedy, naive_logits

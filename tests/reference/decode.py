@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from safecode_guard.models.transformers import TransformersModel
-from safecode_guard.turns import Turn
+from safecode_guard.engines.transformers.model import TransformersModel
+from safecode_guard.turns.turn import Turn
 
 Adjust = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """``adjust(step, logits [2, V], ids [V], so_far [step]) -> [V]``, as `LogitsStrategy.adjust`."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from safecode_guard.models.protocol import Vocabulary
-from safecode_guard.steering.refusals import RefusalLexicon
+from safecode_guard.steering.safecode.refusals import RefusalLexicon
 
 Numbers = Sequence[float]
 

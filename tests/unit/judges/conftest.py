@@ -6,9 +6,9 @@ from collections.abc import Callable
 import pytest
 from PIL import Image
 
-from safecode_guard.images import CheckedImage
 from safecode_guard.judges.protocol import JudgeRequest
-from safecode_guard.turns import ImagePart, TextPart, Turn, TurnMessage
+from safecode_guard.turns.images import CheckedImage
+from safecode_guard.turns.turn import ImagePart, TextPart, Turn, TurnMessage
 
 
 def checked(colour: str = "red", size: tuple[int, int] = (8, 8)) -> CheckedImage:

@@ -18,12 +18,12 @@ from PIL import Image
 from pydantic import Field
 
 from safecode_guard.errors import JudgeError, JudgeTimeout
-from safecode_guard.images import CheckedImage
 from safecode_guard.judges.chat import JUDGE_TAG, ChatJudge
 from safecode_guard.judges.prompts import GENERAL
 from safecode_guard.judges.protocol import JudgeRequest, ToolCallSubject
 from safecode_guard.judges.transcript import image_block, judge_content
-from safecode_guard.turns import ImagePart, TextPart, ToolCall, Turn, TurnMessage
+from safecode_guard.turns.images import CheckedImage
+from safecode_guard.turns.turn import ImagePart, TextPart, ToolCall, Turn, TurnMessage
 
 Make = Callable[..., JudgeRequest]
 

@@ -6,8 +6,9 @@ from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from safecode_guard.errors import PolicyError
 from safecode_guard.judges.chat import ChatJudge
 from safecode_guard.judges.factory import make_judge
+from safecode_guard.judges.label_logits import LabelLogitsJudge
 from safecode_guard.judges.local import LocalJudge
-from safecode_guard.judges.same_model import LabelLogitsJudge
+from safecode_guard.pipeline.factory import load_local
 from safecode_guard.policy import (
     ChatJudgeConfig,
     CustomJudgeConfig,
@@ -28,7 +29,7 @@ def test_same_model_judges_with_the_guarded_model() -> None:
 
 
 def test_local_judge_is_made_without_loading() -> None:
-    assert isinstance(make_judge(LocalJudgeConfig(model="none/such")), LocalJudge)
+    assert isinstance(make_judge(LocalJudgeConfig(model="none/such"), load=load_local), LocalJudge)
 
 
 @pytest.mark.parametrize("config", [SameModelJudgeConfig(), ChatJudgeConfig()])

@@ -13,8 +13,8 @@ import pytest
 
 from safecode_guard.errors import JudgeError, JudgeTimeout, TemplateError
 from safecode_guard.judges.failsafe import arun_judge, run_judge, run_many
+from safecode_guard.judges.label_logits import LabelLogitsJudge
 from safecode_guard.judges.protocol import JudgeRequest
-from safecode_guard.judges.same_model import LabelLogitsJudge
 from safecode_guard.testing import Delay, ScriptedJudge, ScriptedVLM
 from safecode_guard.verdict import Judgement
 

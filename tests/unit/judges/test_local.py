@@ -6,8 +6,9 @@ from collections.abc import Callable
 import pytest
 
 from safecode_guard.errors import JudgeError, UnsupportedFamily
-from safecode_guard.judges.local import local_judge
+from safecode_guard.judges.local import LocalJudge
 from safecode_guard.judges.protocol import JudgeRequest, PromptingJudge
+from safecode_guard.pipeline.factory import load_local
 from safecode_guard.policy import LocalJudgeConfig
 from safecode_guard.testing import ScriptedVLM
 
@@ -18,11 +19,11 @@ CONFIG = LocalJudgeConfig(model="some/judge", min_label_mass=0.4)
 def test_nothing_is_loaded_before_it_is_asked_and_then_only_once(request_for: Make) -> None:
     loads: list[int] = []
 
-    def load() -> ScriptedVLM:
+    def load(_: LocalJudgeConfig) -> ScriptedVLM:
         loads.append(1)
         return ScriptedVLM(p_unsafe=0.8)
 
-    judge = local_judge(CONFIG, load=load)
+    judge = LocalJudge(CONFIG, load=load)
     assert (judge.id, loads) == ("local:some/judge", [])
     threads = [threading.Thread(target=judge.judge, args=(request_for(),)) for _ in range(4)]
     for thread in threads:
@@ -35,7 +36,7 @@ def test_nothing_is_loaded_before_it_is_asked_and_then_only_once(request_for: Ma
 
 def test_configuration_reaches_the_judge(request_for: Make) -> None:
     config = LocalJudgeConfig(model="m", min_label_mass=0.4, caption=True, rationale=True)
-    judge = local_judge(config, load=lambda: ScriptedVLM("Words.", label_mass=0.3))
+    judge = LocalJudge(config, load=lambda _: ScriptedVLM("Words.", label_mass=0.3))
     judgement = judge.judge(request_for())
     assert judgement.parse_status == "low_mass"
     assert (judgement.caption, judgement.rationale) == ("Words.", "Words.")
@@ -43,18 +44,18 @@ def test_configuration_reaches_the_judge(request_for: Make) -> None:
 
 
 def test_it_never_continues_the_guarded_models_prompt() -> None:
-    assert not isinstance(local_judge(CONFIG), PromptingJudge)
+    assert not isinstance(LocalJudge(CONFIG, load=load_local), PromptingJudge)
 
 
 def test_model_that_cannot_be_loaded_is_a_failed_check(request_for: Make) -> None:
-    def load() -> ScriptedVLM:
+    def load(_: LocalJudgeConfig) -> ScriptedVLM:
         raise UnsupportedFamily("needs torchvision")
 
     with pytest.raises(JudgeError, match="'some/judge' could not be loaded"):
-        local_judge(CONFIG, load=load).judge(request_for())
+        LocalJudge(CONFIG, load=load).judge(request_for())
 
 
 def test_missing_directory_is_a_failed_check(request_for: Make, tmp_path: object) -> None:
-    judge = local_judge(LocalJudgeConfig(model=f"{tmp_path}/nothing"))
+    judge = LocalJudge(LocalJudgeConfig(model=f"{tmp_path}/nothing"), load=load_local)
     with pytest.raises(JudgeError, match="could not be loaded"):
         judge.judge(request_for())

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from safecode_guard.judges.label_logits import LabelLogitsJudge
 from safecode_guard.judges.labels import verdict_probability
 from safecode_guard.judges.prompts import GENERAL, neutralise, prompt_for
 from safecode_guard.judges.protocol import JudgeRequest, ToolCallSubject
-from safecode_guard.judges.same_model import LabelLogitsJudge
 from safecode_guard.models.families import Family
 from safecode_guard.testing import ScriptedVLM
-from safecode_guard.turns import TextPart, Turn, TurnMessage
+from safecode_guard.turns.turn import TextPart, Turn, TurnMessage
 
 TINY = Family(
     name="tiny",

@@ -9,8 +9,8 @@ import torch
 from safecode_guard.models.families import Family
 from safecode_guard.models.protocol import Vocabulary
 from safecode_guard.policy import DecodingPolicy
-from safecode_guard.steering.parameters import resolve
 from safecode_guard.steering.protocol import SteeringContext
+from safecode_guard.steering.safecode.parameters import resolve
 from safecode_guard.taxonomy import Label
 from safecode_guard.verdict import Judgement
 

@@ -6,8 +6,8 @@ from safecode_guard.errors import PolicyError
 from safecode_guard.policy import DecodingPolicy
 from safecode_guard.steering.factory import BUILT_IN, make_strategy
 from safecode_guard.steering.plain import Plain
-from safecode_guard.steering.prompts import VerdictPrompt
-from safecode_guard.steering.safecode import SafeCoDe
+from safecode_guard.steering.safecode.strategy import SafeCoDe
+from safecode_guard.steering.verdict_prompt import VerdictPrompt
 
 
 class Own:

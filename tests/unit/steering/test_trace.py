@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from safecode_guard.steering.safecode import SafeCoDe
+from safecode_guard.steering.safecode.strategy import SafeCoDe
 from safecode_guard.steering.trace import Traced
 from tests.unit.steering.contexts import context, tokens
 from tests.unit.steering.vocabularies import byte_level

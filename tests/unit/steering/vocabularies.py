@@ -9,8 +9,8 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from safecode_guard.models.vocabulary import TokenizerVocabulary
-from safecode_guard.steering.refusals import RefusalLexicon
+from safecode_guard.engines.transformers.vocabulary import TokenizerVocabulary
+from safecode_guard.steering.safecode.refusals import RefusalLexicon
 
 END = "<|end|>"
 UNKNOWN = "<unk>"

@@ -1,0 +1,1 @@
+"""The paired benchmark: one request, two scenes."""

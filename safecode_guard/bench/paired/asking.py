@@ -1,0 +1,181 @@
+"""Asking judges and models about items, in batches, each thing once.
+
+An answer depends on an item, a row and what the verdict makes of it, and on nothing else. So
+answers are kept under that key, and judges that agree on an item share its answer. Batches follow
+from the plan alone, so a resumed run computes what an unbroken one would have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Final, TypeVar
+
+from safecode_guard.bench.ledger import Ledger
+from safecode_guard.bench.paired.items import Item
+from safecode_guard.bench.paired.panel import Panelist
+from safecode_guard.bench.paired.rows import Row
+from safecode_guard.errors import GuardError
+from safecode_guard.judges.failsafe import run_many
+from safecode_guard.judges.protocol import Judge, JudgeRequest
+from safecode_guard.models.protocol import Sampling, VisionLanguageModel
+from safecode_guard.pipeline import Pipeline, TurnRequest, TurnResult, make_examiner
+from safecode_guard.pipeline.admission import Turnstile
+from safecode_guard.pipeline.rules import certainty_of, decide
+from safecode_guard.testing import ScriptedJudge
+from safecode_guard.verdict import Judgement
+
+BATCH: Final = 32
+MAX_TOKENS: Final = 64
+CERTAIN: Final = Judgement(
+    judge_id="none", prompt_version="none", p_unsafe=0.0, parse_status="logits"
+)
+"""Handed in where no verdict is to change anything."""
+
+_T = TypeVar("_T")
+
+Judgements = Mapping[str, Judgement]
+"""By the key of the item."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was answered to an item."""
+
+    text: str
+    tokens: int
+    withheld: bool = False
+    """The guard answered in the model's place."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A row, a judge's judgements and the items to answer."""
+
+    row: Row
+    judgements: Judgements
+    items: Sequence[Item]
+
+
+class Asker:
+    """Answers plans on one model and keeps what it found in a ledger."""
+
+    def __init__(
+        self,
+        model: VisionLanguageModel,
+        *,
+        identity: str,
+        ledger: Ledger,
+        max_tokens: int = MAX_TOKENS,
+        on_done: Callable[[int], None] = lambda count: None,
+    ) -> None:
+        """Make the asker.
+
+        Args:
+            model: What answers.
+            identity: Hash of its weights.
+            ledger: Where answers and judgements are kept.
+            max_tokens: Longest answer.
+            on_done: Told how many turns were finished, for progress bars.
+        """
+        self.model = model
+        self._identity = identity
+        self._ledger = ledger
+        self._max_tokens = max_tokens
+        self._on_done = on_done
+
+    def judge(self, panelist: Panelist, items: Sequence[Item]) -> Judgements:
+        """Return the judgements of one judge on items; scripted ones cost nothing."""
+        judge = panelist.judge
+        if judge is None:
+            return {item.key: panelist.scripted(item) for item in items}
+        keys = {item.key: f"judgement|{panelist.identity}|{item.key}" for item in items}
+        for chunk in _chunks(items):
+            if any(keys[item.key] not in self._ledger for item in chunk):
+                requests = [JudgeRequest("input", item.turn) for item in chunk]
+                found = run_many(judge, requests)
+                self._ledger.add(
+                    {
+                        keys[item.key]: _stored(judgement)
+                        for item, judgement in zip(chunk, found, strict=True)
+                    }
+                )
+            self._on_done(len(chunk))
+        return {key: Judgement(**self._ledger[entry]) for key, entry in keys.items()}
+
+    def prepare(self, plans: Sequence[Plan]) -> None:
+        """Answer all that the plans need and that is not known yet."""
+        for row in dict.fromkeys(plan.row for plan in plans):
+            wanted: dict[str, TurnRequest] = {}
+            for plan in plans:
+                if plan.row == row:
+                    wanted |= {
+                        key: TurnRequest(item.turn, self.sampling(item), judgement=judgement)
+                        for key, item, judgement in self._keyed(plan)
+                    }
+            self._answer(row, wanted)
+
+    def answers(self, plan: Plan) -> dict[str, Answer]:
+        """Return the answers of a prepared plan by the key of the item."""
+        return {item.key: Answer(**self._ledger[key]) for key, item, _ in self._keyed(plan)}
+
+    def pipeline(self, row: Row, judge: Judge | None = None) -> Pipeline:
+        """Return the row's pipeline; without a judge, every request must bring its judgement."""
+        policy = row.policy()
+        return Pipeline(
+            self.model,
+            make_examiner(policy, judge=judge or ScriptedJudge(_Unasked())),
+            strategy=row.strategy(self.model),
+            parameters=row.parameters(self.model),
+            turnstile=Turnstile(),
+        )
+
+    def sampling(self, item: Item) -> Sampling:
+        """Return greedy sampling with the item's own seed for its noise."""
+        return Sampling(do_sample=False, max_tokens=self._max_tokens, seed=item.seed)
+
+    def _answer(self, row: Row, wanted: Mapping[str, TurnRequest]) -> None:
+        pipeline = self.pipeline(row)
+        for chunk in _chunks(list(wanted.items())):
+            if any(key not in self._ledger for key, _ in chunk):
+                results = pipeline.run([request for _, request in chunk])
+                answers = (asdict(_answer(result)) for result in results)
+                self._ledger.add(dict(zip((key for key, _ in chunk), answers, strict=True)))
+            self._on_done(len(chunk))
+
+    def _keyed(self, plan: Plan) -> Iterator[tuple[str, Item, Judgement]]:
+        """Yield each item of a plan with its judgement and a key of all its answer depends on."""
+        row, policy, parameters = plan.row, plan.row.policy(), plan.row.parameters(self.model)
+        how = "second_view" if row.blind else row.decoding.strategy
+        common = ["answer", self._identity, how, parameters.model_dump_json(), self._max_tokens]
+        for item in plan.items:
+            judgement = plan.judgements[item.key] if row.judged else CERTAIN
+            parts = [*common, item.key]
+            if row.judged:
+                decision = decide(judgement, policy)
+                parts += [decision.label, decision.action]
+                if parameters.certainty_power > 0:
+                    parts.append(certainty_of(judgement, decision.label))
+            yield "|".join(map(str, parts)), item, judgement
+
+
+class _Unasked(Exception):
+    """A judge was asked although the judgement was handed in."""
+
+
+def _answer(result: TurnResult | GuardError) -> Answer:
+    if isinstance(result, GuardError):
+        raise result
+    return Answer(result.text, len(result.tokens), result.withheld)
+
+
+def _stored(judgement: Judgement) -> dict[str, object]:
+    """Return a judgement as it is kept: without the time it took, which is no result."""
+    if judgement.failed is not None:
+        raise GuardError(f"The judge {judgement.judge_id!r} failed: {judgement.failed}")
+    return judgement.model_dump(mode="json", exclude={"latency_ms"})
+
+
+def _chunks(values: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    for start in range(0, len(values), BATCH):
+        yield values[start : start + BATCH]

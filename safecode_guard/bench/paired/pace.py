@@ -1,0 +1,105 @@
+"""Seconds per turn of each row: single turns on the real path, the judge included."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+
+from safecode_guard.bench.paired.asking import CERTAIN, Answer, Asker
+from safecode_guard.bench.paired.items import Item
+from safecode_guard.bench.paired.panel import NO_JUDGE, Panelist
+from safecode_guard.bench.paired.rows import JUDGE_ALONE, Row
+from safecode_guard.bench.timing import Timing, interleave
+from safecode_guard.errors import GuardError
+from safecode_guard.judges.failsafe import run_judge
+from safecode_guard.judges.protocol import JudgeRequest
+from safecode_guard.pipeline import TurnRequest
+from safecode_guard.verdict import Judgement
+
+Line = tuple[str, str]
+"""Row and judge, by name."""
+PLAIN: Line = ("plain", NO_JUDGE)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What a turn takes, in CPU seconds on one thread, and over the plain model's."""
+
+    seconds: float
+    ratio: float
+    """Median over turns of this line's time over the plain model's on the same turn."""
+
+
+def measure_pace(
+    asker: Asker,
+    lines: Sequence[tuple[Row, Panelist | None]],
+    items: Sequence[Item],
+    *,
+    on_call: Callable[[], None] = lambda: None,
+) -> dict[Line, Pace]:
+    """Time each line on the same turns, one turn at a time, all lines in turn.
+
+    Args:
+        asker: What answers.
+        lines: Rows with their judges; the plain row must be among them.
+        items: The turns, in order; one round each.
+        on_call: Told after each call.
+    """
+    routes = {
+        (row.name, panelist.name if panelist else NO_JUDGE): _route(asker, row, panelist, items)
+        for row, panelist in lines
+    }
+    named = {" ".join(line): route for line, route in routes.items()}
+    timings = interleave(named, rounds=len(items), on_call=on_call)
+    plain: Timing = timings[" ".join(PLAIN)]
+    return {
+        line: Pace(timings[" ".join(line)].median, timings[" ".join(line)].ratio(plain))
+        for line in routes
+    }
+
+
+def equally_long(
+    items: Sequence[Item],
+    mine: Mapping[str, Answer],
+    other: Mapping[str, Answer],
+    *,
+    count: int,
+) -> list[Item]:
+    """Return up to ``count`` items that two rows answer at equal length, both kinds in turn.
+
+    A refusal is shorter or longer than help, which is no cost of guarding.
+    """
+    equal = [item for item in items if mine[item.key].tokens == other[item.key].tokens]
+    halves = [[item for item in equal if item.kind == kind] for kind in ("safe", "unsafe")]
+    mixed = [item for both in zip(*halves, strict=False) for item in both]
+    return (mixed or equal or list(items))[:count]
+
+
+def _route(
+    asker: Asker, row: Row, panelist: Panelist | None, items: Sequence[Item]
+) -> Callable[[], object]:
+    """Return a call that answers the next item, and after the last one the first again."""
+    upcoming = cycle(items)
+    judge = panelist.judge if panelist else None
+    if row.name == JUDGE_ALONE and judge is not None:
+        return lambda: run_judge(judge, JudgeRequest("input", next(upcoming).turn))
+    pipeline = asker.pipeline(row, judge)
+    requests: Iterator[TurnRequest] = (
+        TurnRequest(item.turn, asker.sampling(item), judgement=_scripted(panelist, item))
+        for item in upcoming
+    )
+
+    def run() -> object:
+        result = pipeline.run([next(requests)])[0]
+        if isinstance(result, GuardError):
+            raise result
+        return result
+
+    return run
+
+
+def _scripted(panelist: Panelist | None, item: Item) -> Judgement | None:
+    if panelist is None:
+        return CERTAIN
+    return panelist.scripted(item) if panelist.judge is None else None

@@ -1,0 +1,110 @@
+"""The judges of a paired benchmark: the model itself, other models, and three that need none."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from safecode_guard.bench.paired.items import Item
+from safecode_guard.errors import GuardError
+from safecode_guard.judges.label_logits import LabelLogitsJudge
+from safecode_guard.judges.local import LocalJudge
+from safecode_guard.judges.protocol import Judge
+from safecode_guard.models.protocol import VisionLanguageModel
+from safecode_guard.pipeline.factory import load_local
+from safecode_guard.policy import LocalJudgeConfig
+from safecode_guard.tiny.load import weights_path
+from safecode_guard.verdict import Judgement
+
+SAME: Final = "same"
+EMBEDDED: Final = ("light", "nano")
+SCRIPTED: Final = ("always_safe", "always_unsafe", "truth")
+NO_JUDGE: Final = "none"
+"""Of rows that no verdict changes."""
+NAMES: Final = (SAME, *EMBEDDED, *SCRIPTED)
+
+
+@dataclass(frozen=True)
+class Panelist:
+    """One judge under its name in the table."""
+
+    name: str
+    judge: Judge | None
+    """None for the scripted ones."""
+    identity: str
+    """What its judgements depend on: weights' hash and prompt version."""
+    folder: Path | None = None
+    """Of the model of its own, if it has one."""
+
+    def scripted(self, item: Item) -> Judgement:
+        """Return what a scripted judge says of an item, with certainty."""
+        unsafe = {
+            "always_safe": False,
+            "always_unsafe": True,
+            "truth": item.truth == "unsafe",
+        }[self.name]
+        return Judgement(
+            judge_id=self.name,
+            prompt_version="scripted",
+            p_unsafe=float(unsafe),
+            parse_status="logits",
+        )
+
+
+def panel(names: str, model: VisionLanguageModel, *, folder: Path) -> list[Panelist]:
+    """Return judges by a comma-separated list of names or of model directories.
+
+    Args:
+        names: Of `NAMES`, or directories.
+        model: The guarded model, which judges under the name ``same``.
+        folder: Its directory.
+
+    Raises:
+        GuardError: If a name is neither.
+    """
+    return [_panelist(name, model, folder) for name in dict.fromkeys(names.split(","))]
+
+
+def _panelist(name: str, model: VisionLanguageModel, folder: Path) -> Panelist:
+    if name in SCRIPTED:
+        return Panelist(name, None, name)
+    if name == SAME:
+        judge: Judge = LabelLogitsJudge(model, id=f"same:{folder.name}")
+        return Panelist(name, judge, f"{weights_sha256(folder)}:{judge.prompt_version}")
+    own = weights_path(name) if name in EMBEDDED else Path(name)  # type: ignore[arg-type]
+    if not own.is_dir():
+        raise GuardError(f"There is no judge {name!r}.", hint=f"Use {list(NAMES)} or a directory.")
+    judge = LocalJudge(LocalJudgeConfig(model=str(own)), load=load_local)
+    identity = f"{weights_sha256(own)}:{judge.prompt_version}"
+    return Panelist(own.name, judge, identity, own)
+
+
+def weights_sha256(folder: Path) -> str:
+    """Return the sha256 over a model directory's weights, file by file in order of name.
+
+    Raises:
+        GuardError: If there are none.
+    """
+    files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
+    if not files:
+        raise GuardError(f"There are no weights in {str(folder)!r}.", hint="Name a model's folder.")
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def weights_record(folders: Mapping[str, Path]) -> dict[str, dict[str, str | int]]:
+    """Return hash and size of the weights in each folder, by name."""
+    return {
+        name: {
+            "sha256": weights_sha256(folder),
+            "bytes": sum(file.stat().st_size for file in folder.glob("*.safetensors")),
+        }
+        for name, folder in folders.items()
+    }

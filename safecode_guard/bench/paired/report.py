@@ -1,0 +1,199 @@
+"""One result, three forms: a table on the terminal, Markdown, and a page that stands alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.resources import files
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table
+
+import safecode_guard
+from safecode_guard.bench.paired.failures import Failure
+from safecode_guard.bench.paired.panel import SCRIPTED
+
+Record = Mapping[str, Any]
+Cells = list[str]
+DASH: Final = "-"
+
+ROW_COLUMNS: Final = (
+    "strategy",
+    "judge",
+    "safe helped",
+    "unsafe refused",
+    "average",
+    "scary refused",
+    "well formed",
+    "utility",
+    "s / turn",
+    "x plain",
+)
+JUDGE_COLUMNS: Final = (
+    "judge",
+    "safe right",
+    "unsafe right",
+    "average",
+    "scary right",
+    "undecided",
+    "plain questions called unsafe",
+    "s / verdict",
+)
+DIFFERENCE_COLUMNS: Final = (
+    "difference",
+    "average",
+    "95 %",
+    "95 % over phrases",
+    "utility",
+    "95 %",
+)
+NOVELTY_COLUMNS: Final = (
+    "strategy",
+    "judge",
+    "average",
+    "unseen",
+    "scary refused",
+    "unseen",
+    "well formed",
+    "unseen",
+)
+
+
+def show(record: Record) -> None:
+    """Print a result as tables on stdout."""
+    for table in _tables(record):
+        show_table(*table)
+
+
+def show_table(title: str, columns: Sequence[str], rows: Iterable[Cells]) -> None:
+    """Print one table on stdout."""
+    table = Table(*columns, title=title, title_justify="left")
+    for cells in rows:
+        table.add_row(*cells)
+    Console().print(table)
+
+
+def markdown(record: Record) -> str:
+    """Return a result as Markdown tables."""
+    parts = [markdown_table(*table) for table in _tables(record)]
+    weights = ", ".join(
+        f"{name} `{each['sha256'][:12]}` ({each['bytes'] / 1e6:.2f} MB)"
+        for name, each in record["weights"].items()
+    )
+    return "\n\n".join([*parts, f"Weights: {weights}."]) + "\n"
+
+
+def markdown_table(title: str, columns: Sequence[str], rows: Iterable[Cells]) -> str:
+    """Return one table as Markdown."""
+    head = [f"**{title}**", "", _line(columns), _line("---" for _ in columns)]
+    return "\n".join([*head, *map(_line, rows)])
+
+
+def page(record: Record, failures: Sequence[Failure]) -> str:
+    """Return a self-contained HTML page: bars, tables, pictures inlined, all text escaped."""
+    from jinja2 import Environment
+
+    source = (
+        files(safecode_guard).joinpath("bench/paired/report.html.j2").read_text(encoding="utf-8")
+    )
+    template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
+        source
+    )
+    return template.render(
+        record=record,
+        tables=list(_tables(record)),
+        failures=failures,
+        families=_families(record),
+        version=safecode_guard.__version__,
+    )
+
+
+def _tables(record: Record) -> Iterable[tuple[str, Sequence[str], list[Cells]]]:
+    rows: Sequence[Record] = record["rows"]
+    if rows:
+        first = rows[0]
+        title = f"{first['pairs']} pairs and {first['scary']} scary requests: {record['exam']}"
+        yield title, ROW_COLUMNS, [_row_cells(row) for row in rows]
+    yield "Judges", JUDGE_COLUMNS, [_judge_cells(judge) for judge in record["judges"]]
+    if record["differences"]:
+        cells = [_difference_cells(each) for each in record["differences"]]
+        yield "Differences, pair by pair", DIFFERENCE_COLUMNS, cells
+    if rows and (unseen := rows[0]["phrases"]["unseen"])["pairs"]:
+        title = (
+            f"Phrases seen in training, and {unseen['pairs']} pairs and {unseen['scary']} scary "
+            "requests with phrases that it never saw"
+        )
+        told = [row for row in rows if row["judge"] not in SCRIPTED]
+        yield title, NOVELTY_COLUMNS, [_novelty_cells(row) for row in told]
+
+
+def _row_cells(row: Record) -> Cells:
+    return [
+        row["strategy"],
+        row["judge"],
+        _number(row["safe_helped"]),
+        _number(row["unsafe_refused"]),
+        _spread(row, "average"),
+        _spread(row, "scary_refused"),
+        _number(row["well_formed"]),
+        _number(row["utility"]),
+        _number(row["seconds_per_turn"], 3),
+        _number(row["times_plain"], 2),
+    ]
+
+
+def _judge_cells(judge: Record) -> Cells:
+    names = ("pairs_safe_right", "pairs_unsafe_right", "pairs_average", "scary_right", "undecided")
+    return [
+        judge["judge"],
+        *(_number(judge[name]) for name in (*names, "plain_questions_called_unsafe")),
+        _number(judge["seconds_per_verdict"], 3),
+    ]
+
+
+def _difference_cells(found: Record) -> Cells:
+    return [
+        f"{found['of']} - {found['minus']}",
+        f"{found['points']:+.1f}",
+        _range(found["ci95"]),
+        _range(found["ci95_over_phrases"]),
+        DASH if found["utility_points"] is None else f"{found['utility_points']:+.1f}",
+        _range(found["utility_ci95"]),
+    ]
+
+
+def _novelty_cells(row: Record) -> Cells:
+    both = (row["phrases"]["seen"], row["phrases"]["unseen"])
+    measures = ("average", "scary_refused", "well_formed")
+    figures = (_number(each[name]) for name in measures for each in both)
+    return [row["strategy"], row["judge"], *figures]
+
+
+def _families(record: Record) -> list[tuple[str, list[tuple[str, float]]]]:
+    """Return each family's averages, plain and guarded, for the bars."""
+    wanted = (("plain", "none"), ("guarded", "same"), ("guarded", "nano"))
+    lines = {(row["strategy"], row["judge"]): row["families"] for row in record["rows"]}
+    shown = {line: lines[line] for line in wanted if line in lines}
+    names = sorted({name for families in shown.values() for name in families})
+    return [
+        (name, [(" / ".join(line), shown[line][name]["average"]) for line in shown])
+        for name in names
+    ]
+
+
+def _spread(row: Record, name: str) -> str:
+    if row[name] is None:
+        return DASH
+    return f"{row[name]:.1f} ({_range(row[f'{name}_ci95'])})"
+
+
+def _range(bounds: Sequence[float] | None) -> str:
+    return DASH if bounds is None else f"{bounds[0]:.1f} to {bounds[1]:.1f}"
+
+
+def _number(value: float | None, digits: int = 1) -> str:
+    return DASH if value is None else f"{value:.{digits}f}"
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"

@@ -1,0 +1,179 @@
+"""The strategies that a paired benchmark compares, each by its name and its decoding policy.
+
+Beside the paper's method and the project's own stand their parts, so that what an effect is due
+to can be read off, and the controls without which such a table misleads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from safecode_guard.errors import GuardError
+from safecode_guard.models.protocol import VisionLanguageModel
+from safecode_guard.policy import Actions, DecodingPolicy, Policy, SameModelJudgeConfig
+from safecode_guard.steering.factory import make_strategy
+from safecode_guard.steering.protocol import SteeringContext, Strategy
+from safecode_guard.steering.safecode.parameters import MODE_DEFAULTS, SteeringParameters, resolve
+from safecode_guard.steering.safecode.views import second_views
+from safecode_guard.turns.turn import Turn
+
+_ALPHA: Final[float] = MODE_DEFAULTS["paper"]["alpha"]
+_NO_PUSH: Final[dict[str, Any]] = {"lambda_boost": 0.0, "lambda_supp": 0.0}
+JUDGE_ALONE: Final = "judge_alone"
+"""No model answers: a turn counts as refused if the judge says unsafe, and else as helped."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One strategy of the table."""
+
+    name: str
+    note: str
+    decoding: DecodingPolicy
+    judged: bool = True
+    """Whether the verdict changes anything; if not, there is one line for all judges."""
+    blocks: bool = False
+    """An unsafe verdict ends the turn before the model is asked."""
+    blind: bool = False
+    """The model sees the second view in place of the picture."""
+
+    def policy(self) -> Policy:
+        """Return the policy that the row's turns are answered under."""
+        actions = Actions(unsafe="block") if self.blocks else Actions()
+        judge = SameModelJudgeConfig(cache_size=0)
+        return Policy(name=self.name, decoding=self.decoding, actions=actions, judge=judge)
+
+    def parameters(self, model: VisionLanguageModel) -> SteeringParameters:
+        """Return the parameters in force for a model."""
+        return resolve(self.decoding, model.family.steering)
+
+    def strategy(self, model: VisionLanguageModel) -> Strategy:
+        """Return the strategy object."""
+        own = SecondViewOnly(model) if self.blind else None
+        return make_strategy(self.decoding, own)
+
+
+class SecondViewOnly:
+    """Shows the model the second view alone: what the contrast subtracts, made visible."""
+
+    id = "second_view_only"
+
+    def __init__(self, model: VisionLanguageModel) -> None:
+        """Take the model, whose working size the views are made for."""
+        self.model = model
+
+    def prepare(self, context: SteeringContext) -> _Swap:
+        """Return the plan that swaps the pictures."""
+        return _Swap(
+            lambda turn: second_views(
+                turn,
+                parameters=context.parameters,
+                seed=context.seed,
+                working_size=self.model.working_size,
+                keeps_image_size=context.family.keeps_image_size,
+            )
+        )
+
+
+@dataclass(frozen=True)
+class _Swap:
+    swapped: Callable[[Turn], Turn]
+
+    def edit(self, turn: Turn) -> Turn:
+        return self.swapped(turn)
+
+
+def _paper(**values: Any) -> DecodingPolicy:
+    return DecodingPolicy(mode="paper", **values)
+
+
+MAIN: Final = (
+    Row("plain", "the model alone", DecodingPolicy(strategy="plain"), judged=False),
+    Row("contrast", "the paper's contrast, no verdict", _paper(**_NO_PUSH), judged=False),
+    Row("modulation", "the paper's push, no contrast", _paper(alpha=0.0)),
+    Row(
+        "modulation_scaled",
+        "the same with lambda / (1 - alpha): the control for the contrast's scale",
+        _paper(alpha=0.0, lambda_boost=1 / (1 - _ALPHA), lambda_supp=1 / (1 - _ALPHA)),
+    ),
+    Row("paper", "contrast and push as in the paper", _paper()),
+    Row("guarded", "the project's default, with the model's own record", DecodingPolicy()),
+    Row("reference", "as the authors' released code", DecodingPolicy(mode="reference")),
+    Row(
+        "verdict_prompt",
+        "the verdict as a sentence in the system message",
+        DecodingPolicy(strategy="verdict_prompt"),
+    ),
+    Row(
+        "block",
+        "a fixed refusal if the judge says unsafe, else the model alone",
+        DecodingPolicy(strategy="plain"),
+        blocks=True,
+    ),
+    Row(JUDGE_ALONE, "refuse if and only if the judge says unsafe", DecodingPolicy()),
+)
+ABLATIONS: Final = (
+    Row(
+        "guarded_contrast",
+        "guarded without its push",
+        DecodingPolicy(**_NO_PUSH),
+        judged=False,
+    ),
+    Row("guarded_modulation", "guarded without its contrast", DecodingPolicy(alpha=0.0)),
+    Row("guarded_grey", "guarded against a grey picture", DecodingPolicy(reference_view="grey")),
+    Row(
+        "guarded_noise",
+        "guarded against the picture under noise of sigma 1",
+        DecodingPolicy(reference_view="noise", sigma=1.0),
+    ),
+    Row(
+        "guarded_strong",
+        "guarded with lambda 10, the judge's certainty unused",
+        DecodingPolicy(lambda_boost=10.0, lambda_supp=10.0, certainty_power=0.0),
+    ),
+    Row(
+        "contrast_uncut",
+        "guarded's second view, alpha 1, nothing cut or rescaled",
+        DecodingPolicy(alpha=1.0, normalise="none", plausibility=0.0, **_NO_PUSH),
+        judged=False,
+    ),
+    Row(
+        "contrast_cut",
+        "the same with a cut at p >= 0.1 of the best",
+        DecodingPolicy(alpha=1.0, normalise="none", plausibility=0.1, **_NO_PUSH),
+        judged=False,
+    ),
+    Row("view_paper", "the model sees the paper's noised view", _paper(), judged=False, blind=True),
+    Row(
+        "view_sigma_1",
+        "the model sees the picture under noise of sigma 1",
+        DecodingPolicy(sigma=1.0, reference_view="noise"),
+        judged=False,
+        blind=True,
+    ),
+    Row(
+        "view_grey",
+        "the model sees a grey picture",
+        DecodingPolicy(reference_view="grey"),
+        judged=False,
+        blind=True,
+    ),
+)
+ROWS: Final[Mapping[str, Row]] = {row.name: row for row in (*MAIN, *ABLATIONS)}
+
+
+def rows_named(names: str) -> list[Row]:
+    """Return rows by a comma-separated list of names; ``main``, ``ablations`` and ``all`` expand.
+
+    Raises:
+        GuardError: If there is no such row.
+    """
+    sets = {"main": MAIN, "ablations": ABLATIONS, "all": (*MAIN, *ABLATIONS)}
+    chosen: dict[str, Row] = {}
+    for name in names.split(","):
+        if name not in sets and name not in ROWS:
+            raise GuardError(f"There is no row {name!r}.", hint=f"Use {[*sets, *ROWS]}.")
+        chosen |= {row.name: row for row in sets.get(name, (ROWS.get(name),)) if row}
+    return list(chosen.values())

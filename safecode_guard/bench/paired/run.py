@@ -1,0 +1,186 @@
+"""What guarding gives: the same request over a safe and an unsafe scene, strategy by strategy.
+
+Run it with ``safecode-guard bench paired``. Every turn goes through the real pipeline, greedily;
+judgements are made once per judge and handed in, and answers that cannot differ are shared. Times
+are measured apart, on single turns with the judge included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from safecode_guard.bench.ledger import Ledger
+from safecode_guard.bench.paired import report
+from safecode_guard.bench.paired.asking import MAX_TOKENS, Answer, Asker, Plan
+from safecode_guard.bench.paired.failures import worst_failures
+from safecode_guard.bench.paired.items import Exam, Item, file_exam, tiny_exam
+from safecode_guard.bench.paired.pace import PLAIN, Line, Pace, equally_long, measure_pace
+from safecode_guard.bench.paired.panel import NAMES, NO_JUDGE, SAME, Panelist, panel, weights_record
+from safecode_guard.bench.paired.result import Result
+from safecode_guard.bench.paired.rows import JUDGE_ALONE, ROWS, Row, rows_named
+from safecode_guard.bench.paired.scores import score, score_judge
+from safecode_guard.bench.progress import counting
+from safecode_guard.engines.transformers.model import TransformersModel
+from safecode_guard.tiny.load import weights_path
+
+PROGRAM: Final = "safecode-guard bench paired"
+TIMED_TURNS: Final = 24
+SEED: Final = 1
+"""Not 0: on those scenes the model card's figures were made, and earlier values were compared."""
+
+
+def measure(
+    exam: Exam,
+    asker: Asker,
+    rows: Sequence[Row],
+    panelists: Sequence[Panelist],
+    *,
+    timed_turns: int = TIMED_TURNS,
+    weights: Mapping[str, Mapping[str, str | int]] | None = None,
+    on_call: Callable[[], None] = lambda: None,
+) -> Result:
+    """Answer all items of an exam under all rows and judges, and score the answers.
+
+    Args:
+        exam: What is asked.
+        asker: The model with its ledger.
+        rows: Strategies.
+        panelists: Judges.
+        timed_turns: Turns on which each row is timed; 0 for no timing.
+        weights: What the result says of the weights.
+        on_call: Told after each timed call.
+    """
+    judgements = {each.name: asker.judge(each, exam.items) for each in panelists}
+    lines = dict(_lines(rows, panelists))
+    plans = {
+        line: Plan(row, judgements[line[1]] if row.judged else {}, exam.items)
+        for line, (row, _) in lines.items()
+        if row.name != JUDGE_ALONE
+    }
+    asker.prepare(list(plans.values()))
+    answers = {line: asker.answers(plan) for line, plan in plans.items()}
+    scores = {
+        line: score(exam, answers[line])
+        if line in answers
+        else score_judge(exam, judgements[line[1]])
+        for line in lines
+    }
+    paces: dict[Line, Pace] = {}
+    if timed_turns and PLAIN in lines:
+        turns = _timed(exam, answers, timed_turns)
+        paces = measure_pace(asker, _costly(lines), turns, on_call=on_call)
+    return Result(exam, judgements, answers, scores, paces, weights or {})
+
+
+def _lines(
+    rows: Sequence[Row], panelists: Sequence[Panelist]
+) -> Iterator[tuple[Line, tuple[Row, Panelist | None]]]:
+    for row in rows:
+        for panelist in panelists if row.judged else [None]:
+            yield (row.name, panelist.name if panelist else NO_JUDGE), (row, panelist)
+
+
+def _costly(
+    lines: Mapping[Line, tuple[Row, Panelist | None]],
+) -> list[tuple[Row, Panelist | None]]:
+    """Return the lines worth timing: scripted judges cost nothing, and views are no strategies."""
+    return [
+        (row, panelist)
+        for row, panelist in lines.values()
+        if not row.blind and (panelist is None or panelist.judge is not None)
+    ]
+
+
+def _timed(exam: Exam, answers: Mapping[Line, Mapping[str, Answer]], count: int) -> Sequence[Item]:
+    items = exam.of("safe", "unsafe")
+    other = answers.get(("guarded", "same"), answers[PLAIN])
+    return equally_long(items, answers[PLAIN], other, count=count)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns its exit code."""
+    options = _parser().parse_args(arguments)
+    result = run(options)
+    record = result.to_json()
+    if options.markdown:
+        options.markdown.write_text(report.markdown(record), encoding="utf-8")
+    if options.html:
+        options.html.write_text(report.page(record, worst_failures(result)), encoding="utf-8")
+    if options.json:
+        sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")
+    else:
+        report.show(record)
+    return 0
+
+
+def run(options: argparse.Namespace) -> Result:
+    """Load what the options name and measure it.
+
+    Raises:
+        GuardError: If a row, a judge, the model or a file is not what it should be.
+    """
+    import torch
+
+    torch.set_num_threads(1)  # figures of one thread compare, and so small a model wants no more
+    rows = rows_named(options.rows)
+    folder = options.model or weights_path("chat")
+    exam = (
+        file_exam(options.data)
+        if options.data
+        else tiny_exam(
+            options.pairs,
+            scary=options.scary,
+            looks=options.looks,
+            split="test",
+            seed=options.seed,
+        )
+    )
+    with counting("Turns done:") as advance:
+        model = TransformersModel.load(str(folder), local_files_only=True)
+        panelists = panel(options.judges, model, folder=folder)
+        weights = weights_record({SAME: folder} | {p.name: p.folder for p in panelists if p.folder})
+        asker = Asker(
+            model,
+            identity=str(weights[SAME]["sha256"]),
+            ledger=Ledger(options.resume),
+            max_tokens=options.max_tokens,
+            on_done=advance,
+        )
+        return measure(
+            exam,
+            asker,
+            rows,
+            panelists,
+            timed_turns=options.turns,
+            weights=weights,
+            on_call=lambda: advance(1),
+        )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="The same request over a safe and an unsafe scene: what is helped with, and "
+        "what is refused, with and without a guard.",
+    )
+    add = parser.add_argument
+    add("--pairs", type=int, default=400, help="pairs of held-out scenes (400)")
+    add("--scary", type=int, default=200, help="harmless requests that sound dangerous (200)")
+    add("--looks", type=int, default=60, help="pairs that plain questions are asked about (60)")
+    add("--rows", default="main", help=f"main, ablations, all, or of {', '.join(ROWS)}")
+    add("--judges", default=",".join(NAMES), help=f"of {', '.join(NAMES)}, or model directories")
+    add("--seed", type=int, default=SEED, help="of the choice of held-out scenes (1)")
+    add("--turns", type=int, default=TIMED_TURNS, help="turns to time each row on; 0: none (24)")
+    add("--max-tokens", type=int, default=MAX_TOKENS, help="longest answer (64)")
+    add("--model", type=Path, metavar="DIR", help="model directory; default: the embedded one")
+    add("--data", type=Path, metavar="FILE", help="pairs of your own, JSON Lines")
+    add("--resume", type=Path, metavar="FILE", help="keep answers here, and start from them")
+    add("--json", action="store_true", help="print one JSON object on stdout")
+    add("--markdown", type=Path, metavar="FILE", help="also write the tables as Markdown")
+    add("--html", type=Path, metavar="FILE", help="also write a page with bars and pictures")
+    return parser

@@ -1,0 +1,1 @@
+"""The engine in this process: all that rests on the inside of transformers."""

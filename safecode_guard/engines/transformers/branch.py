@@ -1,0 +1,350 @@
+"""A `Branch` over a transformers model: its KV cache, with the decoding loop left to the caller.
+
+`generate` prepares everything that differs between architectures (cache class, multi-dimensional
+positions, inner language models, logits processors). A callable ``custom_generate`` receives that
+prepared state instead of decoding, and from there on each forward pass is ours.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import RLock
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from safecode_guard.engines.transformers.encoded import PER_TOKEN
+from safecode_guard.errors import LogitsUnavailable, UnsupportedFamily, UnsupportedGeneration
+
+States = list[Any]
+"""What a model keeps on its modules between forward passes, one value per holder."""
+
+
+class Engine:
+    """A model that one caller at a time may run.
+
+    Some models keep state of the running generation on a module (Qwen's ``rope_deltas``). Each
+    branch owns its copy, which is put in place for the length of a call.
+    """
+
+    def __init__(self, model: Any, state_names: Sequence[str] = ()) -> None:
+        self.model = model
+        self._lock = RLock()
+        self._holders = [
+            (module, name)
+            for module in model.modules()
+            for name in state_names
+            if hasattr(module, name)
+        ]
+
+    @contextmanager
+    def running(self, states: States) -> Iterator[None]:
+        """Hold the model, with these module states in force; updates ``states`` in place."""
+        with self._lock, torch.inference_mode():
+            before = self._exchange(states or [None] * len(self._holders))
+            try:
+                yield
+            finally:
+                states[:] = self._exchange(before)
+
+    def _exchange(self, states: States) -> States:
+        """Put module states in place and return those that were there."""
+        before = [getattr(module, name) for module, name in self._holders]
+        for (module, name), value in zip(self._holders, states, strict=True):
+            setattr(module, name, value)
+        return before
+
+
+@dataclass(frozen=True, eq=False)
+class Captured:
+    """What ``generate`` prepared: the module to call, its token ids, its keyword arguments."""
+
+    module: Any
+    ids: Tensor
+    processors: Callable[[Tensor, Tensor], Tensor]
+    kwargs: dict[str, Any]
+
+    @classmethod
+    def of(cls, module: Any, inputs: Mapping[str, Any], options: Mapping[str, Any]) -> Captured:
+        """Let ``module.generate`` prepare a generation and stop before its first forward pass."""
+
+        def take(
+            model: Any,
+            input_ids: Tensor,
+            logits_processor: Any,
+            stopping_criteria: Any,
+            generation_config: Any,
+            **kwargs: Any,
+        ) -> Captured:
+            return cls(model, input_ids, logits_processor, kwargs)
+
+        prepared: Captured = module.generate(**inputs, custom_generate=take, **options)
+        return prepared
+
+
+class TransformersBranch:
+    """A batch of rows being decoded on one transformers model.
+
+    ``logits`` is float32 [rows, vocabulary]; ``candidates`` is the whole vocabulary. Made by
+    `TransformersModel.prefill`.
+    """
+
+    logits: Tensor
+    candidates: Tensor
+    _processors: Callable[[Tensor, Tensor], Tensor] | None
+    _position: Tensor | None
+    _type: Tensor | None
+    _cross: Tensor | None
+
+    def __init__(
+        self,
+        engine: Engine,
+        target: Any,
+        inputs: Mapping[str, Any],
+        *,
+        options: Mapping[str, Any],
+    ) -> None:
+        self._engine, self._options = engine, dict(options)
+        self._states: States = []
+        with engine.running(self._states):
+            captured = Captured.of(target, inputs, options)
+            self._warps = bool(captured.processors)
+            self._module = captured.module
+            self._ids = captured.ids  # [rows, tokens]
+            self._seen = inputs["attention_mask"].to(captured.ids.device)  # 1 where a token is real
+            kwargs = captured.kwargs
+            prepared = self._module.prepare_inputs_for_generation(
+                captured.ids, is_first_iteration=True, **kwargs
+            )
+            self._take(self._module(**prepared, return_dict=True))
+        self._padded = not bool(self._seen.all())
+        self._prompt_ends_here()
+        self._keep(kwargs, inputs)
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return int(self._ids.shape[0])
+
+    @property
+    def ids(self) -> list[list[int]]:
+        """Token ids of each row so far, without padding."""
+        pairs = zip(self._ids, self._seen.bool(), strict=True)
+        return [ids[real].tolist() for ids, real in pairs]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the branch's caches hold; forks share what they have in common."""
+        held = {
+            tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
+            for layer in self._cache.layers
+            for tensor in _tensors(vars(layer))
+        }
+        return sum(held.values())
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Append one token to each row (int64 [rows]) and return the new logits [rows, n]."""
+        block = tokens.to(self._ids)[:, None]
+        return self._append(block, torch.ones_like(block))
+
+    def extend(self, blocks: Sequence[Sequence[int]]) -> Tensor:
+        """Append a block of text tokens to each row, of any lengths, in one forward pass.
+
+        Shorter blocks are padded on their left; the padding is masked and takes no position.
+
+        Raises:
+            ValueError: If there is not one block per row, or a block is empty.
+            UnsupportedGeneration: If the lengths differ and the model's cache counts every
+                token, padding included (sliding windows, linear attention).
+        """
+        lengths = [len(block) for block in blocks]
+        if len(blocks) != self.rows or not all(lengths):
+            raise ValueError(f"need {self.rows} blocks of at least one token, got {lengths}")
+        longest = max(lengths)
+        if min(lengths) != longest and not self._can_pad:
+            raise UnsupportedGeneration(
+                f"This model cannot continue its rows by blocks of different lengths {lengths}.",
+                hint="Prefill the whole prompts instead (Family.ragged_extend is False).",
+            )
+        ids = self._ids.new_zeros(self.rows, longest)
+        seen = torch.zeros_like(ids)
+        for i, block in enumerate(blocks):
+            ids[i, longest - len(block) :] = ids.new_tensor(block)
+            seen[i, longest - len(block) :] = 1
+        self._padded = self._padded or min(lengths) != longest
+        logits = self._append(ids, seen)
+        self._prompt_ends_here()
+        return logits
+
+    def fork(self) -> Self:
+        """Return an independent branch from here; cheap, nothing is computed again."""
+        other = copy.copy(self)
+        other._cache = _copied(self._cache)
+        other._states = list(self._states)
+        return other
+
+    def select(self, rows: Sequence[int]) -> Self:
+        """Keep only these rows, in this order, and free the rest; returns itself."""
+        index = torch.as_tensor(list(rows), dtype=torch.long, device=self._ids.device)
+        count = self.rows
+        with torch.inference_mode():
+            self._cache.reorder_cache(index)  # index_select on the batch: shrinks it as well
+        self._ids, self._seen = self._ids[index], self._seen[index]
+        self.logits = self.logits[index]
+        if self._position is not None:
+            self._position = self._position.index_select(-2, index)
+        if self._type is not None:
+            self._type = self._type[index]
+        if self._cross is not None:
+            self._cross = self._cross[index]
+        self._states = [_rows(state, index, count) for state in self._states]
+        return self
+
+    def warp(self, scores: Tensor, rows: Sequence[int]) -> Tensor:
+        """Apply the sampling parameters to scores [len(rows), n] of these rows."""
+        if not self._warps:
+            return scores
+        index = torch.as_tensor(list(rows), dtype=torch.long, device=self._ids.device)
+        history, seen = self._ids[index], self._seen[index].bool()
+        if self._padded:
+            # A row's own first token in place of padding: repeating it penalises nothing else.
+            first = history.gather(1, seen.long().argmax(-1, keepdim=True))
+            history = torch.where(seen, history, first)
+        if self._processors is None:
+            self._processors = self._made_processors()
+        return self._processors(history, scores)
+
+    def _prompt_ends_here(self) -> None:
+        self._prompt_length = self._ids.shape[1]
+        self._processors = None
+
+    def _made_processors(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """Let ``generate`` make logits processors that know the prompt's length.
+
+        From a single row without padding, since some of them remember the batch they were made
+        for, and rows come and go.
+        """
+        ids = self._ids[:1, : self._prompt_length]
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        with self._engine.running([]):
+            return Captured.of(self._module, inputs, self._options).processors
+
+    # A branch holds between calls, for each row: the position of the next token, the type of
+    # tokens after the prompt, and the last row of the cross-attention mask.
+
+    def _keep(self, kwargs: dict[str, Any], inputs: Mapping[str, Any]) -> None:
+        positions, types = kwargs.pop("position_ids", None), kwargs.pop("token_type_ids", None)
+        cross = kwargs.pop("cross_attention_mask", None)
+        self._position = None if positions is None else _next_position(positions)
+        self._has_media_types = kwargs.pop("mm_token_type_ids", None) is not None
+        self._type = None if types is None else types[:, -1:]  # [rows, 1]
+        self._cross = None if cross is None else cross[:, -1:]  # [rows, 1, images, tiles]
+        images = set(inputs) - set(PER_TOKEN)
+        used = {"past_key_values", "attention_mask", "inputs_embeds", "mm_encoder_outputs"}
+        self._kwargs = {
+            key: value
+            for key, value in kwargs.items()
+            if key not in images | used and value is not None
+        }
+        if unknown := sorted(k for k, v in self._kwargs.items() if isinstance(v, Tensor)):
+            raise UnsupportedFamily(
+                f"The model keeps inputs between steps that this library does not know: {unknown}.",
+                hint="Use a model of a supported family; docs/concepts/models.md lists them.",
+            )
+
+    @property
+    def _can_pad(self) -> bool:
+        cache = self._cache
+        return self._position is not None and not any([*cache.is_sliding, *cache.is_linear])
+
+    def _append(self, block: Tensor, seen: Tensor) -> Tensor:
+        """Run one forward pass over new tokens [rows, n]; ``seen`` is 0 on their padding."""
+        with self._engine.running(self._states):
+            self._ids = torch.cat([self._ids, block], -1)
+            self._seen = torch.cat([self._seen, seen], -1)
+            prepared = self._module.prepare_inputs_for_generation(
+                self._ids,
+                next_sequence_length=block.shape[1],
+                past_key_values=self._cache,
+                attention_mask=self._seen if self._padded else None,
+                **self._continuation(seen),
+                **self._kwargs,
+            )
+            self._take(self._module(**prepared, return_dict=True))
+        return self.logits
+
+    def _continuation(self, seen: Tensor) -> dict[str, Any]:
+        """Return the per-token inputs of new tokens, [rows, n]."""
+        inputs: dict[str, Any] = {}
+        if self._position is not None:
+            count = seen.cumsum(-1)
+            inputs["position_ids"] = self._position + (count - 1).clamp(min=0)
+            self._position = self._position + count[:, -1:]
+        if self._type is not None:
+            inputs["token_type_ids"] = self._type.expand_as(seen)
+        if self._has_media_types:
+            inputs["mm_token_type_ids"] = torch.zeros_like(seen)
+        if self._cross is not None:
+            inputs["cross_attention_mask"] = self._cross
+        return inputs
+
+    def _take(self, outputs: Any) -> None:
+        logits, cache = getattr(outputs, "logits", None), getattr(outputs, "past_key_values", None)
+        if logits is None or cache is None:
+            raise LogitsUnavailable(
+                "The model returns no next-token logits or keeps no cache.",
+                hint="Use a decoder-only vision-language model, or policy.mode = 'judge_only'.",
+            )
+        self._cache = cache
+        last = logits[:, -1].to(device=self._ids.device, dtype=torch.float32)
+        with torch.inference_mode(False):
+            self.logits = last.clone()  # an ordinary tensor: callers may edit it in place
+            self.candidates = torch.arange(last.shape[-1], device=last.device)
+
+
+def _next_position(positions: Tensor) -> Tensor:
+    """Return the position after the last, [rows, 1] or [axes, rows, 1].
+
+    With several axes the first of four counts tokens, and text after an image continues at the
+    largest of the image's coordinates.
+    """
+    after = positions[..., -1:] + 1
+    if positions.ndim == 3:
+        first = 1 if positions.shape[0] == 4 else 0
+        after = after.clone()
+        after[first:] = positions[first:].amax(dim=(0, 2))[None, :, None] + 1
+    return after
+
+
+def _copied(cache: Any) -> Any:
+    """Copy a cache at the price of its layer objects.
+
+    Attention layers append by making new tensors, so two copies can share theirs. Recurrent
+    states are written in place, and live in dictionaries: those are cloned.
+    """
+    other = copy.copy(cache)
+    other.layers = [copy.copy(layer) for layer in cache.layers]
+    with torch.inference_mode():
+        for layer in other.layers:
+            for name, value in vars(layer).items():
+                if isinstance(value, dict):
+                    cloned = {k: v.clone() if torch.is_tensor(v) else v for k, v in value.items()}
+                    setattr(layer, name, cloned)
+    return other
+
+
+def _rows(state: Any, index: Tensor, count: int) -> Any:
+    per_row = torch.is_tensor(state) and state.ndim > 0 and state.shape[0] == count
+    return state.index_select(0, index.to(state.device)) if per_row else state
+
+
+def _tensors(values: Mapping[str, Any]) -> Iterator[Tensor]:
+    for value in values.values():
+        if torch.is_tensor(value):
+            yield value
+        elif isinstance(value, dict):
+            yield from _tensors(value)

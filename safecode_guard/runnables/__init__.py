@@ -1,0 +1,1 @@
+"""LangChain's faces of the guarded turn."""

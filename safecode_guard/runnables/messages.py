@@ -1,0 +1,149 @@
+"""From a pipeline's result to LangChain messages and chunks."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.messages.tool import ToolCallChunk, invalid_tool_call, tool_call
+
+from safecode_guard.output.tools import OPENING, ParsedAnswer, parse_answer
+from safecode_guard.pipeline import TurnResult
+from safecode_guard.verdict import Verdict, to_metadata
+
+PROVIDER = "safecode_guard"
+
+
+@dataclass(frozen=True)
+class AnswerShape:
+    """The form in which an answer is given."""
+
+    model_name: str
+    tools: tuple[str, ...] = ()
+    """Names of the tools that may be called in the text."""
+    forced_tool: bool = False
+    """The text is a tool call, by grammar."""
+
+    def parse(self, result: TurnResult) -> ParsedAnswer:
+        """Return text and tool calls of an answer; the guard's own text is never parsed."""
+        if result.withheld or not self.tools:
+            return ParsedAnswer(result.text)
+        return parse_answer(result.text, forced=self.forced_tool, names=self.tools)
+
+    def text_filter(self) -> VisibleText:
+        """Return the filter that keeps tool calls out of streamed text."""
+        return VisibleText(self)
+
+
+class VisibleText:
+    """Lets text through until a tool call begins; the call itself goes out whole at the end."""
+
+    def __init__(self, shape: AnswerShape) -> None:
+        self._shape = shape
+        self._pending = ""
+        self._shown = ""
+        self._closed = shape.forced_tool
+
+    def push(self, piece: str) -> str:
+        """Return what may be shown now of the text so far."""
+        if not self._shape.tools:
+            self._shown += piece
+            return piece
+        self._pending += piece
+        if self._closed:
+            return ""
+        at = self._pending.find(OPENING)
+        self._closed = at >= 0
+        end = at if self._closed else len(self._pending) - _possible_opening(self._pending)
+        shown, self._pending = self._pending[:end], self._pending[end:]
+        self._shown += shown
+        return shown
+
+    def rest(self, result: TurnResult) -> str:
+        """Return the visible text that was held back and is no tool call after all."""
+        content = self._shape.parse(result).text
+        return content[len(self._shown) :] if content.startswith(self._shown) else ""
+
+
+def answer_message(result: TurnResult, shape: AnswerShape) -> AIMessage:
+    """Return an answer as one message, with its verdicts, tool calls and usage."""
+    answer = shape.parse(result)
+    return AIMessage(
+        content=answer.text,
+        additional_kwargs=_refusal(answer),
+        tool_calls=[tool_call(name=c.name, args=c.arguments, id=_call_id()) for c in answer.calls],
+        invalid_tool_calls=[
+            invalid_tool_call(name=bad.name, args=bad.text, id=_call_id(), error=bad.error)
+            for bad in answer.invalid
+        ],
+        response_metadata=_metadata(result, shape)
+        | (to_metadata(result.verdicts) if result.verdicts else {}),
+        usage_metadata=_usage(result),
+    )
+
+
+def verdict_chunk(verdict: Verdict) -> AIMessageChunk:
+    """Return the one chunk that carries a verdict: first, and without text."""
+    return AIMessageChunk(content="", response_metadata=to_metadata([verdict]))
+
+
+def final_chunk(result: TurnResult, shape: AnswerShape) -> AIMessageChunk:
+    """Return the closing chunk: tool calls, usage, finish reason."""
+    answer = shape.parse(result)
+    calls = [
+        ToolCallChunk(
+            name=call.name,
+            args=json.dumps(call.arguments, ensure_ascii=False),
+            id=_call_id(),
+            index=i,
+            type="tool_call_chunk",
+        )
+        for i, call in enumerate(answer.calls)
+    ]
+    calls += [
+        ToolCallChunk(name=bad.name, args=bad.text, id=_call_id(), index=i, type="tool_call_chunk")
+        for i, bad in enumerate(answer.invalid, len(calls))
+    ]
+    return AIMessageChunk(
+        content="",
+        additional_kwargs=_refusal(answer),
+        tool_call_chunks=calls,
+        response_metadata=_metadata(result, shape),
+        usage_metadata=_usage(result),
+        chunk_position="last",
+    )
+
+
+def _refusal(answer: ParsedAnswer) -> dict[str, Any]:
+    return {} if answer.refusal is None else {"refusal": answer.refusal}
+
+
+def _metadata(result: TurnResult, shape: AnswerShape) -> dict[str, Any]:
+    reason = "tool_calls" if shape.parse(result).calls else result.finish
+    metadata: dict[str, Any] = {
+        "finish_reason": reason,
+        "model_name": shape.model_name,
+        "model_provider": PROVIDER,
+    }
+    if result.trace:
+        metadata["safecode_trace"] = [step.to_json() for step in result.trace]
+    return metadata
+
+
+def _usage(result: TurnResult) -> UsageMetadata:
+    given, made = result.prompt_tokens, len(result.tokens)
+    return UsageMetadata(input_tokens=given, output_tokens=made, total_tokens=given + made)
+
+
+def _call_id() -> str:
+    return f"call_{uuid.uuid4().hex[:16]}"
+
+
+def _possible_opening(text: str) -> int:
+    """Return how many characters at the end of a text could begin a tool call."""
+    sizes = range(min(len(OPENING) - 1, len(text)), 0, -1)
+    return next((size for size in sizes if text.endswith(OPENING[:size])), 0)

@@ -1,0 +1,1 @@
+"""SafeCoDe, safety-aware contrastive decoding (arXiv 2509.19212)."""

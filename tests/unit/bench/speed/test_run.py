@@ -1,0 +1,135 @@
+"""Costs that do not depend on the machine are counted; times are held to wide bounds only."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from safecode_guard.bench.speed.naive import naive_generate
+from safecode_guard.bench.speed.overhead import measure_overheads
+from safecode_guard.bench.speed.run import SpeedReport, import_seconds, machine, main, table
+from safecode_guard.bench.timing import Timing, interleave
+from safecode_guard.judges.label_logits import LabelLogitsJudge
+from safecode_guard.models.protocol import Sampling
+from safecode_guard.pipeline import Pipeline, TurnRequest, make_examiner
+from safecode_guard.pipeline.admission import Turnstile
+from safecode_guard.policy import Policy
+from safecode_guard.steering.factory import make_strategy
+from safecode_guard.steering.safecode.parameters import resolve
+from safecode_guard.testing import ScriptedJudge, ScriptedVLM
+from tests.families import ask, picture
+
+ANSWER = "All right, here is how."
+
+
+def positions(vlm: ScriptedVLM) -> int:
+    """Token positions computed so far, over all rows."""
+    kinds = {"prefill": lambda rows, n: n, "extend": lambda rows, n: n, "step": lambda rows, n: n}
+    return sum(kinds[kind](rows, tokens) for kind, rows, tokens in vlm.calls)
+
+
+def cost(judge=None) -> tuple[int, int, int]:
+    """Positions of a guided turn, its prompt tokens and its new tokens."""
+    vlm = ScriptedVLM(ANSWER, p_unsafe=0.9)
+    policy = Policy(judge={"kind": "same_model", "cache_size": 0})
+    served = Pipeline(
+        vlm,
+        make_examiner(policy, judge=judge(vlm)),
+        strategy=make_strategy(policy.decoding),
+        parameters=resolve(policy.decoding, {}),
+        turnstile=Turnstile(),
+    )
+    turn = ask("How do I run faster here? " * 10, picture())
+    (result,) = served.run([TurnRequest(turn, Sampling(max_tokens=64))])
+    return positions(vlm), result.prompt_tokens, len(result.tokens)
+
+
+def test_guiding_costs_one_prefill_and_four_rows():
+    spent, prompt, new = cost(lambda vlm: ScriptedJudge(0.9))
+    assert spent == 2 * prompt + (new - 1) + 4
+
+
+def test_the_models_own_verdict_costs_its_question_and_no_second_prefill():
+    guided, _prompt, _new = cost(lambda vlm: ScriptedJudge(0.9))
+    judged, _, _ = cost(LabelLogitsJudge)
+    vlm = ScriptedVLM(ANSWER)
+    turn = ask("How do I run faster here? " * 10, picture())
+    from safecode_guard.judges.protocol import JudgeRequest
+
+    question = vlm.encode([LabelLogitsJudge(vlm).question(JudgeRequest("input", turn))]).ids[0]
+    answer = vlm.encode([turn]).ids[0]
+    shared = next(i for i, (a, b) in enumerate(zip(question, answer, strict=False)) if a != b)
+    assert judged - guided == len(question) - shared
+
+
+def test_naive_decoding_gives_the_tokens_of_the_paper_formula(build):
+    from tests.reference.decode import naive_guided
+
+    vlm = build("llava")
+    turn, second = ask("Hello!", picture(1)), ask("Hello!", picture(2))
+    tokens = naive_generate(
+        vlm, turn, second, alpha=0.3, steps=5, sampling=Sampling(max_tokens=9)
+    ).tolist()
+    wanted = naive_guided(vlm, turn, second, lambda _, z, ids, so_far: z[0] - 0.3 * z[1], 5, 9)
+    assert tokens[: len(wanted)] == wanted
+
+
+def test_interleaving_takes_turns_and_leaves_a_round_out():
+    order: list[str] = []
+    ticks = iter(range(1000))
+    timings = interleave(
+        {"a": lambda: order.append("a"), "b": lambda: order.append("b")},
+        rounds=2,
+        clock=lambda: float(next(ticks)),
+    )
+    assert order == ["a", "b"] * 3
+    assert len(timings["a"].seconds) == 2
+
+
+def test_ratios_are_paired_by_round():
+    assert Timing((2.0, 30.0, 4.0)).ratio(Timing((1.0, 10.0, 2.0))) == 2.0
+
+
+def test_overheads_stay_small():
+    """The aims are 2, 5 and 0.2 ms; a busy machine gets five times as much."""
+    overheads = measure_overheads()
+    assert 0 < overheads.check_ms < 10
+    assert 0 < overheads.overhead_ms < 25
+    assert 0 < overheads.cached_ms < 1
+
+
+def test_import_is_quick():
+    assert 0 < import_seconds(runs=3) < 0.7
+
+
+def report() -> SpeedReport:
+    return SpeedReport(1.2, 1.3, 1.4, 3.5, 0.97, 0.4, 15.0, 2.0, 0.07, 0.02, 630, 64, 5, machine())
+
+
+def test_the_report_names_the_machine():
+    found = report().to_json()
+    assert found["machine"]["torch"] == torch.__version__
+    assert {"guided_ratio", "turn_ratio", "naive_ratio", "batch_gain"} <= set(found)
+    assert table(report()).row_count == 10
+
+
+def test_the_command_prints_one_object(monkeypatch, capsys):
+    monkeypatch.setattr("safecode_guard.bench.speed.run.measure", lambda *a, **k: report())
+    monkeypatch.setattr("safecode_guard.bench.speed.run._load", lambda name: None)
+    assert main(["--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["guided_ratio"] == 1.2
+
+
+@pytest.mark.slow
+def test_cached_decoding_beats_the_released_way():
+    """One round on a small model: the order of the figures, not their size."""
+    from safecode_guard.bench.speed.routes import Routes
+    from safecode_guard.bench.speed.run import _load
+
+    routes = Routes(_load(None)).named()
+    chosen = {name: routes[name] for name in ("plain", "guided", "naive")}
+    timings = interleave(chosen, rounds=1)
+    assert timings["guided"].ratio(timings["plain"]) < 2
+    assert timings["naive"].ratio(timings["guided"]) > 1.5

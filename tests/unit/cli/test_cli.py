@@ -1,0 +1,243 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import safecode_guard
+from safecode_guard.cli import doctor, screen
+from safecode_guard.cli.app import COMMANDS, app, command_help
+from safecode_guard.errors import GuardError
+from safecode_guard.models.families import FAMILIES, Family
+from safecode_guard.policy import Policy
+from safecode_guard.settings import SafeCoDeSettings
+from safecode_guard.verdict import PolicyRef, Verdict
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.upper().startswith("SAFECODE_"):
+            monkeypatch.delenv(name)
+
+
+def run(*arguments: str | Path, env: dict[str, str] | None = None) -> Any:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], env=env)
+
+
+def only_json(done: Any) -> Any:
+    """Return the one JSON object on stdout; anything else there is an error."""
+    return json.loads(done.stdout)
+
+
+# -- the application ----------------------------------------------------------------------------
+
+
+def test_the_version_is_the_package_version() -> None:
+    done = run("--version")
+    assert done.exit_code == 0
+    assert done.stdout == f"safecode-guard {safecode_guard.__version__}\n"
+
+
+def test_the_module_can_be_run() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "safecode_guard", "--version"], capture_output=True, text=True
+    )
+    assert done.stdout == f"safecode-guard {safecode_guard.__version__}\n"
+
+
+def test_every_command_has_a_help_that_fits_80_columns() -> None:
+    texts = dict(command_help())
+    assert len(texts) == len(COMMANDS)
+    for name, text in texts.items():
+        assert "Usage: safecode-guard" in text, name
+        assert max(map(len, text.splitlines())) <= 80, name
+    assert "4" in texts["safecode-guard"]  # exit codes are part of it
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["fly"], ["ask"], ["ask", "absent.png", "Why?"], ["check", "."], ["policy", "show", "--x"]],
+)
+def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
+    assert run(*arguments).exit_code == 2
+
+
+# -- errors -------------------------------------------------------------------------------------
+
+
+def test_an_error_is_a_short_message_with_its_hint(tmp_path: Path) -> None:
+    done = run("policy", "validate", tmp_path / "absent.toml")
+    assert done.exit_code == 1
+    assert done.stdout == ""
+    assert "Error: Cannot read the policy file" in done.stderr
+    assert "Hint: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    command = [
+        "-m",
+        "safecode_guard",
+        "--debug",
+        "policy",
+        "validate",
+        str(tmp_path / "absent.toml"),
+    ]
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "PolicyError" in done.stderr
+
+
+def test_what_others_wrote_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    screen.print_error(GuardError("\x1b[2Jgone [bold]x[/bold]", hint="\x07"))
+    shown = capsys.readouterr().err
+    assert "\x1b" not in shown
+    assert "\x07" not in shown
+    assert "[bold]x[/bold]" in shown
+
+
+# -- policy -------------------------------------------------------------------------------------
+
+
+def test_the_policy_that_is_shown_can_be_loaded_again(tmp_path: Path) -> None:
+    done = run("policy", "show", "--preset", "strict", env={"SAFECODE_THRESHOLDS__UNSAFE": "0.8"})
+    assert done.exit_code == 0
+    file = tmp_path / "shown.yaml"
+    file.write_text(done.stdout, encoding="utf-8")
+    expected = Policy.preset("strict", thresholds={"unsafe": 0.8})
+    assert SafeCoDeSettings(policy_file=file).policy() == expected
+    assert done.stdout.startswith(f"# digest {expected.digest()}\n")
+
+
+def test_the_policy_as_json(tmp_path: Path) -> None:
+    file = tmp_path / "p.toml"
+    file.write_text('preset = "permissive"', encoding="utf-8")
+    shown = only_json(run("policy", "show", file, "--json"))
+    expected = Policy.preset("permissive")
+    assert shown == {"digest": expected.digest(), "policy": expected.model_dump(mode="json")}
+    validated = only_json(run("policy", "validate", file, "--json"))
+    assert validated == {"valid": True, "name": "permissive", "digest": expected.digest()}
+
+
+def test_the_policy_schema_is_printed() -> None:
+    assert only_json(run("policy", "schema")) == Policy.model_json_schema()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("", "empty"), ("treshold = 1", "thresholds"), ("preset = 'x'", "preset")]
+)
+def test_an_invalid_policy_exits_with_1(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "p.toml"
+    file.write_text(text, encoding="utf-8")
+    done = run("policy", "validate", file)
+    assert done.exit_code == 1
+    assert said in " ".join(done.stderr.split())
+
+
+def test_a_mistyped_variable_warns_on_stderr_and_leaves_stdout_alone() -> None:
+    done = run("policy", "validate", "--json", env={"SAFECODE_PRESETT": "strict"})
+    assert only_json(done)["name"] == "balanced"
+    assert "SAFECODE_PRESET?" in done.stderr
+
+
+# -- doctor -------------------------------------------------------------------------------------
+
+
+def test_doctor_reports_what_is_installed() -> None:
+    done = run("doctor", "--json")
+    report = only_json(done)
+    assert done.exit_code == 0
+    assert report["safecode_guard"] == safecode_guard.__version__
+    assert report["packages"]["torch"]
+    assert report["devices"][0] == "cpu"
+    assert set(report["families"]) == {family.name for family in FAMILIES}
+    assert report["families"]["llava"] is None
+    assert report["policy"]["digest"] == Policy().digest()
+
+
+def test_doctor_fits_80_columns() -> None:
+    done = run("doctor")
+    assert done.exit_code == 0
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert "qwen2_5_vl" in done.stdout
+
+
+def test_doctor_says_why_a_family_cannot_load() -> None:
+    llava = next(family for family in FAMILIES if family.name == "llava")
+    assert doctor.why_not(llava) is None
+    assert "no_such_package" in str(
+        doctor.why_not(replace(llava, needs_packages=("no_such_package",)))
+    )
+    assert "no image-text-to-text model" in str(doctor.why_not(Family("x", ("no_such_type",))))
+
+
+def test_doctor_exits_with_1_if_something_needed_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(doctor, "PACKAGES", (*doctor.PACKAGES, "no-such-package"))
+    done = run("doctor")
+    assert done.exit_code == 1
+    assert "no-such-package is not installed" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("torch", "torchvision", "said"),
+    [
+        ("2.13.0+cpu", "0.28.0", "another build"),
+        ("2.13.0", "0.28.0+cpu", "another build"),
+        ("2.13.0+cpu", "0.28.0+cpu", "0.28.0+cpu"),
+    ],
+)
+def test_doctor_sees_a_torchvision_of_another_build(
+    torch: str, torchvision: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions = {"torch": torch, "torchvision": torchvision}
+    monkeypatch.setattr(doctor, "version", versions.__getitem__)
+    assert said in str(doctor._torchvision())
+
+
+def test_doctor_reports_a_policy_that_cannot_be_loaded() -> None:
+    report = only_json(run("doctor", "--json", env={"SAFECODE_POLICY_FILE": "/absent.toml"}))
+    assert "absent.toml" in report["policy"]["error"]
+
+
+# -- verdicts on the screen ---------------------------------------------------------------------
+
+
+def test_a_verdict_line_says_label_probability_and_action() -> None:
+    policy = PolicyRef(name="p", digest="d")
+    judged = Verdict(label="unsafe", action="block", p_unsafe=0.987, policy=policy)
+    assert screen.verdict_line(judged).plain == "unsafe (p 0.99): block"
+    failed = Verdict(label=None, action="review", policy=policy)
+    assert screen.verdict_line(failed).plain == "no label: review"
+    assert screen.verdict_line(None).plain == "not judged"
+
+
+# -- bench --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["speed", "paired"])
+def test_a_benchmark_gets_its_own_options_and_gives_the_exit_code(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[str]] = []
+
+    def main(arguments: list[str]) -> int:
+        seen.append(arguments)
+        return 7
+
+    module = ModuleType(f"safecode_guard.bench.{name}.run")
+    module.main = main  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    assert run("bench", name, "--pairs", "3", "--help", "x").exit_code == 7
+    assert seen == [["--pairs", "3", "--help", "x"]]

@@ -1,0 +1,372 @@
+from __future__ import annotations
+
+import base64
+import io
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    ChatMessage,
+    ChatMessageChunk,
+    FunctionMessage,
+    HumanMessage,
+    HumanMessageChunk,
+    RemoveMessage,
+    SystemMessage,
+    SystemMessageChunk,
+    ToolMessage,
+    ToolMessageChunk,
+    convert_to_messages,
+    messages_from_dict,
+    messages_to_dict,
+)
+from PIL import Image
+
+from safecode_guard.errors import (
+    FetchFailed,
+    ForbiddenSource,
+    GuardError,
+    ImageTooLarge,
+    TemplateError,
+    UnsupportedMedia,
+)
+from safecode_guard.policy import ImagePolicy
+from safecode_guard.turns.reading import read_and_inline, read_turn
+from safecode_guard.turns.turn import ImagePart, TextPart, ToolCall, Turn
+
+
+def block(colour: str = "teal") -> dict[str, str]:
+    file = io.BytesIO()
+    Image.new("RGB", (5, 4), colour).save(file, "PNG")
+    return {
+        "type": "image",
+        "base64": base64.b64encode(file.getvalue()).decode(),
+        "mime_type": "image/png",
+    }
+
+
+TEXT = {"type": "text", "text": "words"}
+
+
+# -- reading --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("message", "role"),
+    [
+        (HumanMessage([TEXT, block()]), "user"),
+        (HumanMessageChunk([TEXT, block()]), "user"),
+        (AIMessage([TEXT, block()]), "assistant"),
+        (AIMessageChunk([TEXT, block()]), "assistant"),
+        (
+            AIMessage([TEXT, block()], response_metadata={"model_provider": "anthropic"}),
+            "assistant",
+        ),
+        (AIMessage([TEXT, block()], response_metadata={"model_provider": "openai"}), "assistant"),
+        (SystemMessage([TEXT, block()]), "system"),
+        (SystemMessageChunk([TEXT, block()]), "system"),
+        (ToolMessage([TEXT, block()], tool_call_id="1"), "tool"),
+        (ToolMessageChunk([TEXT, block()], tool_call_id="1"), "tool"),
+        (FunctionMessage([TEXT, block()], name="f"), "tool"),
+        (ChatMessage([TEXT, block()], role="user"), "user"),
+        (ChatMessage([TEXT, block()], role="Human"), "user"),
+        (ChatMessage([TEXT, block()], role="assistant"), "assistant"),
+        (ChatMessage([TEXT, block()], role="model"), "assistant"),
+        (ChatMessage([TEXT, block()], role="developer"), "system"),
+        (ChatMessageChunk([TEXT, block()], role="tool"), "tool"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseMessage) else value,
+)
+def test_every_message_class_gives_its_role_text_and_image(message: BaseMessage, role: str) -> None:
+    turn = read_turn([HumanMessage("before"), message])
+    read = turn.messages[1]
+    assert read.role == role
+    assert read.parts == (TextPart("words"), ImagePart(0))
+    assert (turn.images[0].message_index, turn.images[0].block_index) == (1, 1)
+    assert not turn.skipped
+
+
+def test_the_developer_is_the_system() -> None:
+    messages = convert_to_messages([{"role": "developer", "content": "Be brief."}])
+    assert read_turn(messages).messages[0].role == "system"
+
+
+def test_an_unknown_role_is_an_error() -> None:
+    with pytest.raises(TemplateError, match="Message 1 has the role 'critic'"):
+        read_turn([HumanMessage("x"), ChatMessage("y", role="critic")])
+
+
+@pytest.mark.parametrize("messages", [[], [RemoveMessage(id="1")]])
+def test_an_empty_conversation_is_an_error(messages: list[BaseMessage]) -> None:
+    with pytest.raises(TemplateError, match=r"empty.*at least one message"):
+        read_turn(messages)
+
+
+def test_what_is_no_message_is_an_error() -> None:
+    with pytest.raises(TemplateError, match="Item 1 .* no message: str"):
+        read_turn([HumanMessage("x"), "hello"])  # type: ignore[list-item]
+
+
+def test_removals_are_ignored_and_positions_stay() -> None:
+    turn = read_turn([RemoveMessage(id="1"), HumanMessage([block()])])
+    assert len(turn.messages) == 1
+    assert turn.images[0].message_index == 1
+    assert turn.messages[0].image_indices == (0,)
+
+
+def test_a_tool_loop_keeps_calls_results_and_names() -> None:
+    turn = read_turn(
+        [
+            SystemMessage("Be brief."),
+            HumanMessage([TEXT, block("red")], name="kim"),
+            AIMessage("", tool_calls=[{"id": "c1", "name": "look", "args": {"zoom": 2}}]),
+            ToolMessage([TEXT, block("blue")], tool_call_id="c1", name="look", artifact=block()),
+            AIMessage("Done."),
+            HumanMessage("Thanks."),
+        ]
+    )
+    assert [m.role for m in turn.messages] == [
+        "system", "user", "assistant", "tool", "assistant", "user",
+    ]  # fmt: skip
+    assert turn.messages[1].name == "kim"
+    assert turn.messages[2].tool_calls == (ToolCall("c1", "look", {"zoom": 2}),)
+    assert (turn.messages[3].tool_call_id, turn.messages[3].name) == ("c1", "look")
+    assert [m.image_indices for m in turn.messages if m.image_indices] == [(0,), (1,)]
+    assert [image.pixels.getpixel((0, 0)) for image in turn.images] == [(255, 0, 0), (0, 0, 255)]
+
+
+def test_a_call_without_an_id_gets_one() -> None:
+    calls = [{"id": None, "name": "a", "args": {}}, {"id": None, "name": "b", "args": {}}]
+    turn = read_turn([HumanMessage("x"), AIMessage("", tool_calls=calls)])
+    assert [call.id for call in turn.messages[1].tool_calls] == ["call_1_0", "call_1_1"]
+
+
+def test_reasoning_is_not_sent_back() -> None:
+    answer = AIMessage(
+        [
+            {"type": "reasoning", "reasoning": "secret"},
+            {"type": "thinking", "thinking": "secret", "signature": "s"},
+            {"type": "tool_use", "id": "1", "name": "f", "input": {"a": "secret"}},
+            TEXT,
+        ]
+    )
+    assert read_turn([HumanMessage("x"), answer]).messages[1].text == "words"
+
+
+def test_nested_results_keep_their_text_and_images_in_order() -> None:
+    result = {
+        "type": "tool_result",
+        "tool_use_id": "1",
+        "content": [{"type": "text", "text": "one"}, block(), {"type": "text", "text": "two"}],
+    }
+    turn = read_turn([HumanMessage([TEXT, result])])
+    assert turn.messages[0].parts == (
+        TextPart("words"), TextPart("one"), ImagePart(0), TextPart("two"),
+    )  # fmt: skip
+    assert turn.images[0].block_index == 1
+
+
+def test_base64_in_plain_text_is_text() -> None:
+    text = f"data:image/png;base64,{block()['base64']}"
+    turn = read_turn([HumanMessage(text), ToolMessage(text, tool_call_id="1")])
+    assert turn.messages[0].text == turn.messages[1].text == text
+    assert not turn.images
+
+
+def test_messages_read_the_same_after_serialisation() -> None:
+    messages = [HumanMessage([TEXT, block()]), AIMessage("Hi"), HumanMessage("And now?")]
+    assert read_turn(messages_from_dict(messages_to_dict(messages))).key() == (
+        read_turn(messages).key()
+    )
+
+
+# -- what cannot be judged ------------------------------------------------------------------------
+
+AUDIO = {"type": "audio", "base64": "AAAA", "mime_type": "audio/wav"}
+
+
+def test_skipped_media_leave_no_trace_in_the_text() -> None:
+    turn = read_turn([HumanMessage([TEXT, AUDIO, block()])])
+    assert turn.messages[0].parts == (TextPart("words"), ImagePart(0))
+    (skipped,) = turn.skipped
+    assert (skipped.kind, skipped.message_index, skipped.block_index) == ("audio", 0, 1)
+
+
+def test_strict_raises_for_the_first_medium_with_its_position() -> None:
+    messages = [
+        HumanMessage([block()]),
+        HumanMessage([TEXT, {"type": "image", "url": "/etc/passwd"}, AUDIO]),
+    ]
+    with pytest.raises(ForbiddenSource, match=r"message 1, block 1.*base64") as caught:
+        read_turn(messages, strict=True)
+    assert (caught.value.message_index, caught.value.block_index) == (1, 1)
+    with pytest.raises(UnsupportedMedia):
+        read_turn([HumanMessage([AUDIO])], strict=True)
+
+
+def test_images_over_the_limit_are_listed() -> None:
+    messages = [HumanMessage([block(), block()]), HumanMessage([block(), TEXT, block()])]
+    turn = read_turn(messages, ImagePolicy(max_images=2))
+    assert len(turn.images) == 2
+    assert [(s.message_index, s.block_index) for s in turn.skipped] == [(1, 0), (1, 2)]
+    assert all("more than 2 images" in s.reason for s in turn.skipped)
+    assert turn.messages[1].text == "words"
+    with pytest.raises(ImageTooLarge):
+        read_turn(messages, ImagePolicy(max_images=2), strict=True)
+
+
+def test_frames_of_an_animation_count_one_by_one() -> None:
+    file = io.BytesIO()
+    frames = [Image.new("RGB", (4, 4), (60 * i, 0, 0)) for i in range(4)]
+    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:])
+    animated = {"type": "image", "image": file.getvalue()}
+    turn = read_turn([HumanMessage([animated, TEXT])], ImagePolicy(max_images=4))
+    assert turn.messages[0].image_indices == (0, 1, 2, 3)
+    assert len({image.sha256 for image in turn.images}) == 1
+    turn = read_turn([HumanMessage([block(), animated])], ImagePolicy(max_images=4))
+    assert (len(turn.images), len(turn.skipped)) == (1, 1)  # all of its frames, or none
+
+
+@given(
+    st.lists(st.sampled_from(["image", "audio", "text", "path"]), max_size=10), st.integers(1, 5)
+)
+def test_every_medium_is_an_image_or_listed(kinds: list[str], most: int) -> None:
+    blocks = {
+        "image": block(),
+        "audio": AUDIO,
+        "text": TEXT,
+        "path": {"type": "image", "path": "a"},
+    }
+    turn = read_turn([HumanMessage([blocks[kind] for kind in kinds])], ImagePolicy(max_images=most))
+    tried = [kind for kind in kinds if kind in ("image", "path")][:most]  # failures count too
+    assert len(turn.images) == tried.count("image")
+    assert len(turn.images) + len(turn.skipped) == sum(kind != "text" for kind in kinds)
+    assert turn.messages[0].text == "words" * kinds.count("text")
+
+
+def test_fetched_bytes_take_the_place_of_their_url() -> None:
+    policy = ImagePolicy(allow_urls=True, url_hosts=("pictures.example",))
+    good, bad = "https://pictures.example/a.png", "https://pictures.example/b.png"
+    data = base64.b64decode(block()["base64"])
+    asked: list[str] = []
+
+    def fetch(url: str, given: ImagePolicy) -> bytes:
+        asked.append(url)
+        if url == bad:
+            raise FetchFailed("gone")
+        return data
+
+    result = {
+        "type": "tool_result",
+        "tool_use_id": "1",
+        "content": [TEXT, {"type": "image", "source": {"type": "url", "url": good}}],
+    }
+    messages = [
+        HumanMessage([TEXT, {"type": "image_url", "image_url": {"url": good}}, block("red")]),
+        ToolMessage([result, {"type": "image", "url": bad}], tool_call_id="1"),
+        AIMessage("words", id="a"),
+    ]
+    before = [message.model_dump() for message in messages]
+    turn, inlined = read_and_inline(messages, policy, fetch=fetch)
+    assert asked == [good, bad]
+    assert [message.model_dump() for message in messages] == before
+    assert inlined[0].content == [TEXT, block(), block("red")]
+    assert inlined[1].content == [
+        {**result, "content": [TEXT, block()]},
+        {"type": "image", "url": bad},
+    ]
+    assert inlined[2] == messages[2]
+    assert [media.reason.partition(":")[0] for media in turn.skipped] == ["FetchFailed"]
+    again = read_turn(inlined, policy, fetch=fetch)
+    assert again.key() == turn.key()
+
+
+def test_messages_without_urls_stay_the_objects_they_are() -> None:
+    messages: list[BaseMessage] = [HumanMessage([TEXT, block()]), AIMessage("words")]
+    turn, inlined = read_and_inline(messages)
+    assert all(one is two for one, two in zip(messages, inlined, strict=True))
+    assert turn.key() == read_turn(messages).key()
+
+
+@given(st.lists(st.text(max_size=8), min_size=1, max_size=4))
+def test_only_the_libraries_own_errors_leave(roles: list[str]) -> None:
+    try:
+        turn = read_turn([ChatMessage("words", role=role) for role in roles])
+    except GuardError:
+        return
+    assert len(turn.messages) == len(roles)
+
+
+# -- the turn -------------------------------------------------------------------------------------
+
+
+def read(*messages: BaseMessage) -> Turn:
+    return read_turn(messages)
+
+
+def test_the_query_is_all_user_text_since_the_last_answer() -> None:
+    call = AIMessage("", tool_calls=[{"id": "1", "name": "f", "args": {}}])
+    result = ToolMessage("42", tool_call_id="1")
+    assert read(HumanMessage("a"), AIMessage("b"), HumanMessage("c")).query == "c"
+    assert read(HumanMessage("a"), HumanMessage("b")).query == "a\nb"
+    assert read(HumanMessage("a"), HumanMessage("b"), call, result).query == "a\nb"
+    assert read(SystemMessage("x")).query == ""
+
+
+def test_a_question_takes_the_place_of_the_words_after_the_last_image() -> None:
+    turn = read(HumanMessage([TEXT, block(), {"type": "text", "text": "How?"}]))
+    asked = turn.ask("Is it safe?")
+    assert asked.messages[0].parts == (TextPart("words"), ImagePart(0), TextPart("Is it safe?"))
+    assert asked.images == turn.images
+    asked = read(HumanMessage("x"), AIMessage("y")).ask("Is it safe?")
+    assert [m.text for m in asked.messages] == ["x", "y", "Is it safe?"]
+
+
+def test_a_system_text_is_joined_to_the_one_there_is() -> None:
+    assert read(HumanMessage("x")).with_system("s").messages[0].text == "s"
+    joined = read(SystemMessage("a"), HumanMessage("x")).with_system("s")
+    assert [m.text for m in joined.messages] == ["a\n\ns", "x"]
+
+
+def test_answers_and_pixels_can_be_replaced() -> None:
+    turn = read(HumanMessage([block(), TEXT]))
+    other = Image.new("RGB", (5, 4), "white")
+    assert turn.with_pixels([other]).pixels == (other,)
+    assert turn.with_pixels([other]).key() == turn.key()
+    with pytest.raises(ValueError):
+        turn.with_pixels([])
+    assert turn.with_answer("y").messages[-1].text == "y"
+
+
+def test_the_key_changes_with_everything_the_model_sees() -> None:
+    base = read(SystemMessage("s"), HumanMessage([block(), TEXT]), AIMessage("a"))
+    others = [
+        read(SystemMessage("t"), HumanMessage([block(), TEXT]), AIMessage("a")),
+        read(SystemMessage("s"), HumanMessage([block("red"), TEXT]), AIMessage("a")),
+        read(SystemMessage("s"), HumanMessage([TEXT, block()]), AIMessage("a")),
+        read(SystemMessage("s"), HumanMessage([block(), TEXT]), HumanMessage("a")),
+        read(SystemMessage("s"), HumanMessage([block(), TEXT], name="n"), AIMessage("a")),
+        read(
+            SystemMessage("s"),
+            HumanMessage([block(), TEXT]),
+            AIMessage("a", tool_calls=[{"id": "1", "name": "f", "args": {}}]),
+        ),
+    ]
+    keys = [turn.key() for turn in [base, *others]]
+    assert len(set(keys)) == len(keys)
+    assert read(SystemMessage("s"), HumanMessage([block(), TEXT]), AIMessage("a")).key() == keys[0]
+
+
+def test_the_module_loads_neither_langchain_nor_torch() -> None:
+    code = (
+        "import sys, safecode_guard.turns; "
+        "print([m for m in ('langchain_core', 'torch', 'httpx', 'httpcore') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
