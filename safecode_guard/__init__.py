@@ -26,6 +26,7 @@ from safecode_guard.errors import (
     TemplateError,
     TurnBlocked,
     TurnTimeout,
+    UnreadableCall,
     UnreadableImage,
     UnsupportedFamily,
     UnsupportedGeneration,
@@ -34,7 +35,8 @@ from safecode_guard.errors import (
 from safecode_guard.taxonomy import Action, Category, Label, Stage
 
 if TYPE_CHECKING:
-    from safecode_guard.judges.protocol import Judge, JudgeRequest
+    from safecode_guard.judges.protocol import BaseJudge, Judge, JudgeAbilities, JudgeRequest
+    from safecode_guard.models.protocol import Needs, Step
     from safecode_guard.policy import Policy
     from safecode_guard.runnables.branching import is_action, route_by_action, verdict_edge
     from safecode_guard.runnables.check import SafeCoDeCheck
@@ -55,6 +57,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Action",
     "AsyncVerdictHandler",
+    "BaseJudge",
     "Category",
     "ChatTransformers",
     "ConstraintError",
@@ -64,6 +67,7 @@ __all__ = [
     "ImageError",
     "ImageTooLarge",
     "Judge",
+    "JudgeAbilities",
     "JudgeError",
     "JudgeRequest",
     "JudgeTimeout",
@@ -72,6 +76,7 @@ __all__ = [
     "LogitsStrategy",
     "LogitsUnavailable",
     "ModelError",
+    "Needs",
     "Overloaded",
     "Policy",
     "PolicyError",
@@ -80,12 +85,14 @@ __all__ = [
     "SafeCoDeSettings",
     "Stage",
     "SteeringContext",
+    "Step",
     "Strategy",
     "TemplateError",
     "TurnBlocked",
     "TurnPlan",
     "TurnTimeout",
     "UnknownSettingWarning",
+    "UnreadableCall",
     "UnreadableImage",
     "UnsupportedFamily",
     "UnsupportedGeneration",
@@ -106,8 +113,12 @@ _LAZY = {
     "AsyncVerdictHandler": "runnables.events",
     "VerdictHandler": "runnables.events",
     "SafeCoDeGuard": "runnables.guard",
+    "BaseJudge": "judges.protocol",
     "Judge": "judges.protocol",
+    "JudgeAbilities": "judges.protocol",
     "JudgeRequest": "judges.protocol",
+    "Needs": "models.protocol",
+    "Step": "models.protocol",
     "Policy": "policy",
     "SafeCoDeSettings": "settings",
     "UnknownSettingWarning": "settings",

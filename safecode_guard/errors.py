@@ -15,6 +15,7 @@
     │   └── ConstraintError      a forced schema or tool that cannot be compiled or followed
     ├── JudgeError               the check failed (this is not a verdict)
     │   └── JudgeTimeout         it did not answer before its deadline
+    ├── UnreadableCall           a tool call that cannot be judged: no name, no plain arguments
     ├── PolicyError              a policy that is missing, empty, unknown or contradictory
     ├── TurnBlocked              the verdict blocks the turn; carries the verdict
     ├── TurnTimeout              the turn's deadline passed
@@ -110,6 +111,10 @@ class JudgeError(GuardError):
 
 class JudgeTimeout(JudgeError):
     """The judge did not answer before its deadline."""
+
+
+class UnreadableCall(GuardError, ValueError):
+    """A tool call that cannot be judged: without a name, or with arguments that are no data."""
 
 
 class PolicyError(GuardError, ValueError):

@@ -10,6 +10,7 @@ import difflib
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
 from typing import Annotated, Any, Final, Literal, Self, get_args
 
 from pydantic import (
@@ -22,10 +23,10 @@ from pydantic import (
 )
 
 from safecode_guard.errors import PolicyError
-from safecode_guard.taxonomy import CATEGORIES, Action, Category, Label
+from safecode_guard.taxonomy import CATEGORIES, Action, Category, Label, Stage
 
 PresetName = Literal["balanced", "strict", "permissive"]
-Mode = Literal["guarded", "paper", "reference"]
+Recipe = Literal["guarded", "paper", "reference"]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -47,7 +48,13 @@ class ImagePolicy(Part):
     max_pixels: int = Field(default=50_000_000, gt=0)
     """Width times height of one image, checked before its pixels are decoded."""
     max_images: int = Field(default=32, gt=0)
-    """Images in one turn, history included."""
+    """Images in one turn, history included, that the model is shown."""
+    overflow: Literal["drop_oldest", "refuse"] = "drop_oldest"
+    """Beyond that: leave the oldest out, with a note in their place, or refuse the turn unseen."""
+    decode_timeout_s: float = Field(default=5.0, gt=0)
+    """Time to decode one image."""
+    cache_bytes: int = Field(default=256_000_000, ge=0)
+    """Decoded images kept in memory by the sha256 of their bytes; 0: none."""
     animated: Literal["reject", "sample"] = "sample"
     """Animated files: refuse them, or judge frames sampled evenly over their length."""
     max_frames: int = Field(default=4, gt=0)
@@ -68,8 +75,6 @@ class ImagePolicy(Part):
 class RoutingPolicy(Part):
     """Which turns are judged."""
 
-    text_only: Literal["pass", "judge"] = "pass"
-    """What to do with a turn that has no image, in its history either."""
     history_images: int | None = Field(default=None, ge=0)
     """How many messages back an earlier image still makes a turn an image turn; None: all."""
 
@@ -126,6 +131,12 @@ JudgeConfig = Annotated[
 ]
 
 
+def _same_model_unless_named(value: Any) -> Any:
+    if isinstance(value, dict) and "kind" not in value:
+        return {"kind": "same_model", **value}
+    return value
+
+
 class Thresholds(Part):
     """Where a probability becomes a label; between the two the judge is undecided."""
 
@@ -142,11 +153,12 @@ class Thresholds(Part):
 
 
 class DecodingPolicy(Part):
-    """How an answer is steered. ``None`` takes the mode's value, then the model's own record."""
+    """How an answer is steered. ``None`` takes the model's own record, then the recipe's value."""
 
     strategy: str = "safecode"
     """``safecode``, ``verdict_prompt``, ``plain``, or the id of an own strategy object."""
-    mode: Mode = "guarded"
+    recipe: Recipe = "guarded"
+    """SafeCoDe as we do it, as the paper says, or as the authors' released code does it."""
     alpha: float | None = Field(default=None, ge=0)
     """Weight of the noised view's logits that is taken away (paper: 0.3)."""
     sigma: float | None = Field(default=None, ge=0)
@@ -193,17 +205,77 @@ class Actions(Part):
     """The turn carries media that cannot be judged: never a pass."""
 
 
-class OutputRail(Part):
-    """Whether the finished text goes to the judge again before it is handed out."""
+class StagePart(Part):
+    """What all stages share."""
+
+    judge: JudgeConfig | None = None
+    """A judge of this stage's own; None: the policy's."""
+    actions: Actions | None = None
+    """What follows at this stage; None: the policy's ``actions``."""
+
+    _named_judge = field_validator("judge", mode="before")(_same_model_unless_named)
+
+
+class InputStage(StagePart):
+    """The user's turn, before it is answered. Only here an answer can be guided."""
+
+    when: Literal["images", "always"] = "images"
+    """``images``: only turns that have one, in their history too."""
+
+
+class ToolStage(StagePart):
+    """A tool's call or result. Actions are asked for by the tool's name."""
+
+    tools: dict[str, Literal["skip"] | Actions] = Field(default_factory=dict)
+    """Patterns of tool names (``get_*``), the first that matches; ``skip`` is never judged."""
+
+    def actions_for(self, tool: str | None) -> Literal["skip"] | Actions | None:
+        """Return what the first pattern that matches a tool says; None if none does."""
+        names = (rule for pattern, rule in self.tools.items() if fnmatchcase(tool or "", pattern))
+        return next(names, None)
+
+
+class ToolCallStage(ToolStage):
+    """A tool call, before it runs."""
+
+    when: Literal["images", "always"] = "always"
+    """``images``: only where the conversation has one."""
+
+
+class ToolResultStage(ToolStage):
+    """What a tool returned, before the model is shown it."""
+
+    when: Literal["images", "always"] = "images"
+    """``images``: only where the conversation, the result included, has one."""
+
+
+class OutputStage(StagePart):
+    """The finished answer, which is held back until it has passed."""
 
     when: Literal["never", "unsafe", "always"] = "never"
-    """``unsafe``: only where the input's verdict was not safe."""
-    action: Literal["review", "block"] = "block"
-    """What follows from an unsafe answer; the text is buffered until it has passed."""
+    """``unsafe``: only where the input's verdict was not safe; ``always``: text-only turns too."""
 
-    def applies(self, label: Label | None) -> bool:
-        """Return whether the answer to a turn with this label has to be judged too."""
-        return self.when == "always" or (self.when == "unsafe" and label != "safe")
+    def applies(self, label: Label | None, *, judged: bool) -> bool:
+        """Return whether the answer to a turn has to be judged too.
+
+        Args:
+            label: The label of the turn's own verdict.
+            judged: Whether the turn was judged at all.
+        """
+        return self.when == "always" or (self.when == "unsafe" and judged and label != "safe")
+
+
+class Stages(Part):
+    """What is judged, and what follows, at each point of a turn.
+
+    ``guide`` means something at ``input`` alone. At every other stage it is a pass for what is
+    safe and a block for all else, and what is undecided is at least held for review.
+    """
+
+    input: InputStage = InputStage()
+    tool_call: ToolCallStage = ToolCallStage()
+    tool_result: ToolResultStage = ToolResultStage()
+    output: OutputStage = OutputStage()
 
 
 class PolicyFields(Part):
@@ -220,7 +292,9 @@ class PolicyFields(Part):
     actions: Actions = Actions()
     category_actions: dict[Category, Action] = Field(default_factory=dict)
     """Overrides for an unsafe label by hazard; the most severe applies."""
-    output_rail: OutputRail = OutputRail()
+    stages: Stages = Stages()
+    scene_images: int = Field(default=4, gt=0)
+    """Newest pictures that a judge is shown together; earlier ones are judged in such groups."""
     on_block: Literal["message", "raise"] = "message"
     """Answer a blocked turn with ``refusal_text``, or raise ``TurnBlocked``."""
     refusal_text: str = Field(
@@ -234,12 +308,7 @@ class PolicyFields(Part):
     deadline_s: float | None = Field(default=None, gt=0)
     """Time for one turn, waiting included."""
 
-    @field_validator("judge", mode="before")
-    @classmethod
-    def _same_model_unless_named(cls, value: Any) -> Any:
-        if isinstance(value, dict) and "kind" not in value:
-            return {"kind": "same_model", **value}
-        return value
+    _named_judge = field_validator("judge", mode="before")(_same_model_unless_named)
 
 
 class Policy(PolicyFields):
@@ -283,6 +352,20 @@ class Policy(PolicyFields):
         """
         return self.load(_merge(self.model_dump(), overrides))
 
+    def actions_at(self, stage: Stage, tool: str | None = None) -> Literal["skip"] | Actions:
+        """Return the actions in force at a stage, for a tool where it has one.
+
+        What a tool's or a stage's own actions leave open is as in the policy's ``actions``.
+        """
+        part = getattr(self.stages, stage)
+        named = part.actions_for(tool) if isinstance(part, ToolStage) else None
+        if named == "skip":
+            return "skip"
+        set_here = (a.model_dump(exclude_unset=True) for a in (part.actions, named) if a)
+        return self.actions.model_copy(
+            update={k: v for given in set_here for k, v in given.items()}
+        )
+
     def digest(self, **objects: str) -> str:
         """Return the sha256 over the canonical JSON of this policy.
 
@@ -302,7 +385,7 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
     "balanced": {"actions": {}},
     "strict": {
         "actions": {"undecided": "guide", "judge_error": "block", "unjudgeable": "block"},
-        "output_rail": {"when": "unsafe"},
+        "stages": {"output": {"when": "unsafe"}},
     },
     "permissive": {"actions": {"judge_error": "guide", "unjudgeable": "review"}},
 }

@@ -95,24 +95,18 @@ class JudgeRecord(_Record):
 
 
 class DecodingRecord(_Record):
-    """How the answer was steered; with the verdict's probability, enough to steer it again."""
+    """How the answer was steered: complete, so that equal records steer equally.
+
+    Nothing that was not used is written down.
+    """
 
     strategy: str
-    mode: str
-    alpha: float
-    sigma: float
-    lambda_boost: float
-    lambda_supp: float
-    guided_steps: int
-    top_k: int
     seed: int
-    """Of the second view's noise."""
-    noise_order: str | None = None
-    reference_view: str | None = None
-    normalise: str | None = None
-    plausibility: float | None = None
-    certainty_power: float | None = None
-    root_weight: float | None = None
+    """Of all random draws of the steering, such as the second view's noise."""
+    steps: int
+    """Most tokens that were steered; 0 where the prompt was edited instead."""
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    """The strategy's own values, as used."""
 
 
 class PolicyRef(_Record):
@@ -157,6 +151,10 @@ class Verdict(_Record):
     """The check failed or was incomplete, and the policy's fallback decided the action."""
     images: tuple[SubjectImage, ...] = ()
     media_skipped: tuple[SkippedMedia, ...] = ()
+    left_out: tuple[SkippedMedia, ...] = ()
+    """Pictures beyond ``images.max_images``: the oldest, which the model was not shown."""
+    decided_by: tuple[int, ...] | None = None
+    """Which of ``images`` the judge was shown together when it found what decided."""
     tool_call: ToolCallRef | None = None
     judge: JudgeRecord | None = None
     decoding: DecodingRecord | None = None

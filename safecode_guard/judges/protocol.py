@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
-from torch import Tensor
-
-from safecode_guard.models.protocol import VisionLanguageModel
+from safecode_guard.errors import UnreadableCall
+from safecode_guard.models.protocol import Engine, Session
 from safecode_guard.taxonomy import Stage
+from safecode_guard.turns.scene import SCENE_IMAGES, Scene, scene_of
 from safecode_guard.turns.turn import Turn
 from safecode_guard.verdict import Judgement
 
 
-class Prefix(Protocol):
-    """A prefilled prompt of the judge's own model, shared with the answer that will follow."""
+@dataclass(frozen=True)
+class OpenPrompt:
+    """The prompt of a guarded turn that is open already.
 
-    def logits(self) -> Tensor:
-        """Return the next-token logits [n] after the judge's question, computed at most once."""
+    A judge on the same engine asks its question there, so that what both prompts share, pictures
+    included, is computed once. To every other judge it is of no use.
+    """
+
+    engine: Engine
+    session: Session
+    index: int
+    """Of the session's turn."""
 
 
 @dataclass(frozen=True)
@@ -30,63 +39,171 @@ class ToolCallSubject:
     name: str
     arguments: dict[str, Any]
 
+    @classmethod
+    def of(cls, call: Mapping[str, Any]) -> Self:
+        """Read a tool call in LangChain's form: name, args, id.
+
+        Raises:
+            UnreadableCall: If it has no name, or its arguments are no mapping, refer to
+                themselves, or are nested beyond reason.
+        """
+        name, arguments = call.get("name"), call.get("args") or {}
+        if not isinstance(name, str) or not name:
+            raise UnreadableCall("The tool call has no name.", hint="Give it 'name' and 'args'.")
+        if not isinstance(arguments, Mapping):
+            raise UnreadableCall(
+                f"The arguments of the call of {name[:40]!r} are no mapping.",
+                hint="Give them as {name: value}.",
+            )
+        made = cls(str(call.get("id") or ""), name, dict(arguments))
+        made.canonical()
+        return made
+
+    def canonical(self) -> str:
+        """Return name and arguments in the one form that is shown, hashed and cached."""
+        return canonical_json([self.name, self.arguments])
+
     def args_sha256(self) -> str:
         """Return the sha256 of name and canonical arguments: what the verdict is bound to."""
-        canonical = json.dumps([self.name, self.arguments], sort_keys=True, default=str)
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        return hashlib.sha256(self.canonical().encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @dataclass(frozen=True)
 class JudgeRequest:
-    """One thing to judge: a turn, a tool call, a tool's result or a finished answer.
+    """One thing to judge: a turn, a tool call, a tool's result or a finished answer, in its scene.
 
-    ``deadline`` is in seconds of ``time.monotonic``. ``prefix`` is a handle that only the judge
-    which made the prompt can use; it is no part of the request's identity.
+    Example:
+        >>> JudgeRequest.of_tool_call(turn, ToolCallSubject.of(call))    # doctest: +SKIP
     """
 
     stage: Stage
-    turn: Turn
+    scene: Scene
     tool_call: ToolCallSubject | None = None
+    """The call that is about to run, at stage ``tool_call``; what led to a result, if known."""
+    result: str | None = None
+    """The text that a tool returned, at stage ``tool_result``."""
     answer: str | None = None
-    """The finished text, at stage ``output``."""
+    """The finished text, at stage ``output``, with its tool calls in canonical form."""
     deadline: float | None = None
-    prefix: Prefix | None = field(default=None, compare=False, repr=False)
+    """In seconds of ``time.monotonic``."""
+    prompt: OpenPrompt | None = field(default=None, compare=False, repr=False)
+
+    @classmethod
+    def of_turn(
+        cls, turn: Turn, *, images: int = SCENE_IMAGES, deadline: float | None = None
+    ) -> Self:
+        """Return the request to judge a user's turn."""
+        return cls("input", scene_of(turn, most=images), deadline=deadline)
+
+    @classmethod
+    def of_tool_call(
+        cls,
+        turn: Turn,
+        call: ToolCallSubject,
+        *,
+        images: int = SCENE_IMAGES,
+        deadline: float | None = None,
+    ) -> Self:
+        """Return the request to judge a tool call; the message that makes it is not shown."""
+        scene = scene_of(turn, most=images)
+        return cls("tool_call", scene, tool_call=call, deadline=deadline)
+
+    @classmethod
+    def of_tool_result(
+        cls,
+        turn: Turn,
+        text: str,
+        *,
+        call: ToolCallSubject | None = None,
+        images: int = SCENE_IMAGES,
+        deadline: float | None = None,
+    ) -> Self:
+        """Return the request to judge what a tool returned; its pictures stand in the turn."""
+        scene = scene_of(turn, most=images)
+        return cls("tool_result", scene, tool_call=call, result=text, deadline=deadline)
+
+    @classmethod
+    def of_answer(
+        cls, turn: Turn, answer: str, *, images: int = SCENE_IMAGES, deadline: float | None = None
+    ) -> Self:
+        """Return the request to judge a finished answer; its pictures stand in the turn."""
+        return cls("output", scene_of(turn, most=images), answer=answer, deadline=deadline)
 
     def key(self, judge_id: str, prompt_version: str) -> str:
-        """Return the sha256 under which a judgement of this request may be cached."""
-        call = self.tool_call and [self.tool_call.name, self.tool_call.arguments]
-        canonical = [self.stage, self.turn.key(), call, self.answer, judge_id, prompt_version]
-        text = json.dumps(canonical, sort_keys=True, separators=(",", ":"), default=str)
-        return hashlib.sha256(text.encode()).hexdigest()
+        """Return the sha256 under which a judgement of this request may be cached.
+
+        It covers what the judge saw and who it was, and nothing else. A call's id is no part of
+        it: the same call is judged once.
+        """
+        call = self.tool_call.canonical() if self.tool_call else None
+        seen = [self.stage, self.scene.digest, call, self.result, self.answer]
+        text = canonical_json([*seen, judge_id, prompt_version])
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@dataclass(frozen=True)
+class JudgeAbilities:
+    """What a judge can do."""
+
+    categories: bool = False
+    """It names hazards."""
+    honours_deadline: bool = False
+    """It gives up at a request's deadline by itself, so that no thread has to be kept for it."""
+    sees_images: bool = True
+    """It looks at the pictures; False: at a caption or the words alone, and it says so."""
 
 
 @runtime_checkable
 class Judge(Protocol):
-    """Anything that can judge a request.
+    """Anything that can judge a request. `BaseJudge` has all of it but ``id`` and ``judge``.
 
-    A judge raises `JudgeError` when the check itself fails, and never guesses: what it cannot
-    read is ``undecided`` with a ``parse_status``.
-
-    Example:
-        >>> class Cautious:
-        ...     id = "cautious-1"
-        ...     prompt_version = "1"
-        ...     gives_categories = False
-        ...     def judge(self, request):
-        ...         return Judgement(judge_id=self.id, prompt_version="1", p_unsafe=1.0)
-        ...     async def ajudge(self, request):
-        ...         return self.judge(request)
+    A judge raises `JudgeError` when the check itself fails, and never guesses: a reply that it
+    cannot read is a failed check, too.
     """
 
     id: str
+    """Name and a digest of weights or configuration, never a path."""
     prompt_version: str
-    gives_categories: bool
+    """Of what is really asked; it enters the cache's key."""
+    abilities: JudgeAbilities
+    members: tuple[Judge, ...]
+    """Of a judge that asks others; each is given the request as it is."""
 
     def judge(self, request: JudgeRequest) -> Judgement:
         """Judge one request."""
 
     async def ajudge(self, request: JudgeRequest) -> Judgement:
         """Judge one request without blocking the event loop."""
+
+    def close(self) -> None:
+        """Free what the judge holds: connections, weights."""
+
+
+class BaseJudge:
+    """The parts of a judge that most have in common.
+
+    Example:
+        >>> class Cautious(BaseJudge):
+        ...     id = "cautious-1"
+        ...     def judge(self, request):
+        ...         return Judgement(judge_id=self.id, prompt_version="1", p_unsafe=1.0)
+    """
+
+    id: str
+    prompt_version: str = "1"
+    abilities: JudgeAbilities = JudgeAbilities()
+    members: tuple[Judge, ...] = ()
+
+    def judge(self, request: JudgeRequest) -> Judgement:
+        """Judge one request; what a judge has to write itself."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how it judges.")
+
+    async def ajudge(self, request: JudgeRequest) -> Judgement:
+        """Judge one request in a worker thread."""
+        return await asyncio.to_thread(self.judge, request)
+
+    def close(self) -> None:
+        """Free nothing: there is nothing held."""
 
 
 @runtime_checkable
@@ -97,12 +214,38 @@ class BatchJudge(Judge, Protocol):
         """Judge requests, in order."""
 
 
-@runtime_checkable
-class PromptingJudge(Judge, Protocol):
-    """A judge whose question can continue the prefilled prompt of the guarded model."""
+def judges_on(judge: Judge, engine: object) -> bool:
+    """Return whether a judge, or one of its members, asks its questions on an engine."""
+    if getattr(judge, "engine", None) is engine:
+        return True
+    return any(judges_on(member, engine) for member in judge.members)
 
-    model: VisionLanguageModel
-    """The model whose prompt the question continues."""
 
-    def question(self, request: JudgeRequest) -> Turn:
-        """Return the conversation whose next token is the label."""
+def canonical_json(value: Any) -> str:
+    """Return JSON that is the same for equal values, whatever they are and however deep.
+
+    Keys are written as text and sorted by it; what JSON has no form for is written by ``repr``.
+
+    Raises:
+        UnreadableCall: If the value refers to itself or is nested beyond reason.
+    """
+    try:
+        return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), default=repr)
+    except RecursionError as error:
+        raise UnreadableCall(
+            "The tool call's arguments refer to themselves, or are nested beyond reason.",
+            hint="Send flatter arguments.",
+        ) from error
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {_key(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _key(key: Any) -> str:
+    """Write a key as text; 1 and "1" stay apart."""
+    return key if isinstance(key, str) else f"{type(key).__name__}:{key!r}"

@@ -1,24 +1,33 @@
-"""What the pipeline asks of a vision-language model, and nothing else.
+"""What the guarded turn asks of a model, whatever serves it: engines, sessions, jobs.
 
-A model turns conversations into `Prompts`, prefills them into a `Branch`, and a branch yields
-next-token logits step by step. Logits come with the ids of their candidates, so that a model that
-serves only chosen candidates (an OpenAI-compatible server) fits behind the same protocol.
+An `Engine` opens a `Session` on a batch of turns. The session answers the judge's questions about
+them and then, once the verdicts are there, the turns themselves. In process it is caches and
+forks; behind a server it is requests. Nothing here needs torch to be imported.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol, Self, runtime_checkable
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from threading import Event
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from PIL import Image
-from torch import Tensor
 
 from safecode_guard.models.families import Family
 from safecode_guard.turns.turn import Turn
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 Tool = Mapping[str, Any]
 """A tool in OpenAI's form: ``{"type": "function", "function": {...}}``."""
+
+FinishReason = Literal["stop", "length"]
+"""Why an answer ended: it was complete, or its budget was used up."""
+
+LabelScores = Mapping[int, float]
+"""Log-probability of each token that was asked for, over the whole vocabulary."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +61,6 @@ class Vocabulary(Protocol):
         """Return the text of ids, special tokens left out, spaces as they are."""
 
 
-FinishReason = Literal["stop", "length"]
-"""Why an answer ended: it was complete, or its budget was used up."""
-
-
 class Constraint(Protocol):
     """A grammar that one answer must follow."""
 
@@ -70,50 +75,165 @@ class Constraint(Protocol):
         """Advance by the chosen token."""
 
 
-class Prompts(Protocol):
-    """Rows of encoded conversations; opaque but for their token ids."""
+@dataclass(frozen=True)
+class Needs:
+    """What a strategy asks of the engine, known before any verdict."""
 
-    @property
-    def ids(self) -> list[list[int]]:
-        """Token ids of each row, without padding."""
+    views: Literal[1, 2] = 1
+    """2 if it may contrast the pictures with a second view of them."""
+    hidden_layer: int | None = None
+    """The layer whose states it reads, counted as transformers does: 0 the embeddings, -1 the
+    last, after its norm. None: no states."""
 
-    def cut(self, lengths: Sequence[int]) -> Self:
-        """Return the rows cut to their first ``lengths[i]`` tokens, images whole."""
 
+@dataclass(frozen=True, eq=False)
+class Step:
+    """What a strategy sees of one guided step of one answer."""
 
-class Branch(Protocol):
-    """A batch of rows being decoded: caches, token history, next-token logits.
-
-    ``logits`` is float32 [rows, n], the next-token logits after the last call; column j belongs
-    to candidate ``candidates[j]``.
-    """
-
+    index: int
+    """Number of tokens already generated."""
     logits: Tensor
-    candidates: Tensor
-
-    @property
-    def rows(self) -> int:
-        """Number of rows."""
-
-    def step(self, tokens: Tensor) -> Tensor:
-        """Append one token to each row (int64 [rows]) and return the new logits [rows, n]."""
-
-    def extend(self, blocks: Sequence[Sequence[int]]) -> Tensor:
-        """Append a block of text tokens to each row, of any lengths, in one forward pass."""
-
-    def fork(self) -> Branch:
-        """Return an independent branch from here; cheap, nothing is computed again."""
-
-    def select(self, rows: Sequence[int]) -> Branch:
-        """Keep only these rows, in this order, and free the rest; returns itself."""
-
-    def warp(self, scores: Tensor, rows: Sequence[int]) -> Tensor:
-        """Apply the sampling parameters to scores [len(rows), n] of these rows."""
+    """float32 [views, n]; row 0 is the real pictures, row 1 their second view."""
+    ids: Tensor
+    """int64 [n], the token each column stands for."""
+    so_far: Tensor
+    """int64 [index], the tokens generated so far."""
+    hidden: Tensor | None = None
+    """float [views, d], the states at the last position of the layer that was asked for."""
 
 
 @runtime_checkable
-class VisionLanguageModel(Protocol):
-    """A local multimodal chat model with access to its logits."""
+class LogitsStrategy(Protocol):
+    """Steers the first tokens of one answer by editing their logits; pure in tensors."""
+
+    @property
+    def steps(self) -> int:
+        """Most tokens that are steered."""
+
+    @property
+    def second(self) -> Turn | None:
+        """The turn with second views of its pictures; None: this answer needs one view."""
+
+    @property
+    def max_tokens(self) -> int | None:
+        """Cap on the answer's length; None leaves the caller's budget alone."""
+
+    def done(self, so_far: Sequence[int]) -> bool:
+        """Return whether steering is over after these tokens, ``steps`` or earlier."""
+
+    def adjust(self, step: Step) -> Tensor:
+        """Return the steered logits of one step, float32 [n]."""
+
+
+@dataclass(frozen=True)
+class Abilities:
+    """What an engine can do beyond answering."""
+
+    logits: bool = False
+    """It runs strategy objects: its logits can be edited in this process."""
+    records: frozenset[str] = frozenset()
+    """Ids of the strategies that it runs by themselves, from their records."""
+    hidden_states: bool = False
+    grammar: bool = False
+    """Its answers can be held to a grammar."""
+    label_scores: bool = False
+    """It can be asked for the scores of labels: it can judge itself."""
+
+    @property
+    def steers(self) -> bool:
+        """Whether the engine can be steered at all."""
+        return self.logits or bool(self.records)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A judge's question about a turn of a session."""
+
+    index: int
+    """Of the session's turn."""
+    turn: Turn
+    """The conversation whose next token is the label."""
+    tokens: frozenset[int]
+    """The tokens whose scores are asked for."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One answer to give: to which turn, how to draw it, how to steer it."""
+
+    index: int
+    """Of the session's turn; it comes back with every `Delta`."""
+    turn: Turn
+    """What is answered: the session's turn, or a plan's edit of it."""
+    sampling: Sampling = Sampling()
+    strategy: LogitsStrategy | None = None
+    needs: Needs = Needs()
+    """Of the strategy."""
+    record: Mapping[str, Any] | None = None
+    """The strategy's record, complete, for engines that run it by themselves."""
+    constraint: Callable[[int], Constraint] | None = None
+    """Makes the answer's grammar, given its budget of tokens."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """What the caller passes on to an engine that is a chat model itself."""
+    deadline: float | None = None
+    """In seconds of ``time.monotonic``."""
+    cancelled: Event = field(default_factory=Event, compare=False)
+
+
+@dataclass(frozen=True)
+class Delta:
+    """What is new of the answer to job ``index``; the last has a ``finish`` or an ``error``."""
+
+    index: int
+    text: str = ""
+    finish: str | None = None
+    tokens: tuple[int, ...] = ()
+    """All tokens of the answer, on the last delta."""
+    prompt_tokens: int = 0
+    """Tokens of the prompt, on the last delta."""
+    error: Exception | None = None
+    """Why this answer could not be given or finished; the others go on."""
+    native: Any = None
+    """The piece, or on the last delta the whole answer, in the engine's own form."""
+    hidden: Tensor | None = None
+    """float [tokens, d]: the states of ``needs.hidden_layer`` from which each token was chosen,
+    on the last delta of a job without a strategy that asked for them."""
+
+
+class Session(Protocol):
+    """A batch of turns on one engine. Close it when it is done with."""
+
+    def ask(self, questions: Sequence[Question]) -> list[LabelScores]:
+        """Return the scores of each question's tokens.
+
+        What a question has in common with the prompt of its turn is computed once.
+
+        Raises:
+            ModelError: If the model cannot be asked.
+        """
+
+    def answer(self, jobs: Sequence[Job]) -> Iterator[Delta]:
+        """Answer turns and yield what is new, step by step; at most once a session.
+
+        Second views are made and run here, after the verdicts, for the jobs that need them. A
+        job's own failure ends that job with an ``error`` and costs the others nothing.
+        """
+
+    def close(self) -> None:
+        """Free what the session holds; an answer in progress ends."""
+
+
+@runtime_checkable
+class AsyncSession(Session, Protocol):
+    """A session that answers on the event loop instead of in a worker thread."""
+
+    def aanswer(self, jobs: Sequence[Job]) -> AsyncIterator[Delta]:
+        """Answer turns as `answer` does."""
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """A model that turns can be opened on; the guarded turn never asks what it is."""
 
     @property
     def id(self) -> str:
@@ -124,24 +244,24 @@ class VisionLanguageModel(Protocol):
         """The record of the model's family."""
 
     @property
-    def vocabulary(self) -> Vocabulary:
-        """The model's tokens."""
+    def vocabulary(self) -> Vocabulary | None:
+        """The model's tokens; None where they are out of reach, and nothing can be steered."""
 
-    def encode(self, turns: Sequence[Turn], *, tools: Sequence[Tool] = ()) -> Prompts:
-        """Render and tokenise conversations, one row each.
+    @property
+    def abilities(self) -> Abilities:
+        """What the engine can do."""
+
+    def open(
+        self, turns: Sequence[Turn], sampling: Sampling, *, tools: Sequence[Tool] = ()
+    ) -> Session:
+        """Return a session on some turns; they fit together by `batch_key`.
 
         Raises:
-            TemplateError: If the chat template refuses the layout; names the fix.
+            ModelError: If they cannot be opened together; each may still be alone.
         """
 
-    def prefill(self, prompts: Prompts, sampling: Sampling) -> Branch:
-        """Run the prompts (left-padded) once and return a branch with their next-token logits."""
-
-    def generate(self, turns: Sequence[Turn], sampling: Sampling) -> list[str]:
-        """Return plain generated texts by the model's own ``generate``."""
+    def batch_key(self, turn: Turn, sampling: Sampling, tools: Sequence[Tool]) -> str:
+        """Return a key that is equal for turns which can share a session."""
 
     def working_size(self, image: Image.Image) -> tuple[int, int]:
         """Return (width, height) to which the model's preprocessing resizes an image."""
-
-    def samples(self, sampling: Sampling) -> bool:
-        """Return whether tokens are drawn at random under these parameters."""

@@ -2,20 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from torch import Tensor
+from PIL import Image
 
 from safecode_guard.models.families import Family
-from safecode_guard.models.protocol import Vocabulary
-from safecode_guard.steering.safecode.parameters import SteeringParameters
+from safecode_guard.models.protocol import LogitsStrategy, Needs, Step, Vocabulary
 from safecode_guard.taxonomy import Label
 from safecode_guard.turns.turn import Turn
 from safecode_guard.verdict import Judgement
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = [
+    "Direction",
+    "LogitsStrategy",
+    "Needs",
+    "Probe",
+    "Probed",
+    "SteeringContext",
+    "Step",
+    "Strategy",
+    "TurnPlan",
+]
+
 Direction = Literal["boost", "suppress"]
 """Whether refusals are made more or less likely."""
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What the guarded model answered to a question of a strategy's own."""
+
+    text: str
+    tokens: tuple[int, ...] = ()
+    hidden: Tensor | None = None
+    """float [tokens, d], the states from which each token was chosen, if they were asked for."""
+
+
+class Probe(Protocol):
+    """Asks the guarded model, unguarded and greedily, for a strategy."""
+
+    def __call__(
+        self, turns: Sequence[Turn], *, max_tokens: int = 32, hidden_layer: int | None = None
+    ) -> list[Probed]:
+        """Return the answers to some turns, in order.
+
+        Raises:
+            ModelError: If the model cannot be asked, or keeps its states to itself.
+        """
 
 
 @dataclass(frozen=True)
@@ -27,44 +65,13 @@ class SteeringContext:
     certainty: float
     """How sure the judge is, |2 p_unsafe - 1| in [0, 1]; 0 in the band of the undecided."""
     judgement: Judgement
-    parameters: SteeringParameters
+    turn: Turn
     vocabulary: Vocabulary
     family: Family
     seed: int
-
-
-@runtime_checkable
-class LogitsStrategy(Protocol):
-    """Edits next-token logits during the first ``steps`` tokens of one answer (one row).
-
-    ``views`` is 2 if the strategy contrasts the image with a second view of it, else 1.
-    ``max_tokens`` caps the answer; None leaves the caller's budget alone.
-    """
-
-    @property
-    def steps(self) -> int:
-        """Number of guided tokens."""
-
-    @property
-    def views(self) -> Literal[1, 2]:
-        """Number of views each guided step needs."""
-
-    @property
-    def max_tokens(self) -> int | None:
-        """Cap on the answer's length."""
-
-    def adjust(self, step: int, logits: Tensor, ids: Tensor, so_far: Tensor) -> Tensor:
-        """Return the steered logits of one step.
-
-        Args:
-            step: Number of tokens already generated.
-            logits: float32 [views, n]; row 0 is the real image, row 1 the second view.
-            ids: int64 [n], the token each column stands for.
-            so_far: int64 [step], the tokens generated so far.
-
-        Returns:
-            float32 [n].
-        """
+    working_size: Callable[[Image.Image], tuple[int, int]]
+    """(width, height) to which the model's preprocessing resizes a picture."""
+    probe: Probe
 
 
 @runtime_checkable
@@ -79,9 +86,29 @@ class Strategy(Protocol):
     """What the guard is given: makes the steering of one turn.
 
     ``id`` enters the policy's digest when the object is the user's own.
+
+    Example:
+        >>> class Shout:
+        ...     id = "shout"
+        ...     needs = Needs()
+        ...     def prepare(self, context):
+        ...         return None
+        ...     def record(self, context):
+        ...         return {}
     """
 
     id: str
 
+    @property
+    def needs(self) -> Needs:
+        """What any turn of this strategy may ask of the engine, known before any verdict."""
+
     def prepare(self, context: SteeringContext) -> LogitsStrategy | TurnPlan | None:
         """Return how to steer this turn; None to leave it alone."""
+
+    def record(self, context: SteeringContext) -> Mapping[str, Any]:
+        """Return the parameters of this turn's steering as used, and nothing that was not.
+
+        A JSON-able mapping from which an engine of another process can steer the same way: equal
+        records, equal steering.
+        """

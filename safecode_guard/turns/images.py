@@ -47,6 +47,8 @@ class CheckedImage:
     """From the bytes, never from the block."""
     message_index: int
     block_index: int
+    frame: int = 0
+    """Of an animated file: which of its sampled frames this is."""
 
     @property
     def subject(self) -> SubjectImage:

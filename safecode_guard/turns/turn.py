@@ -74,6 +74,13 @@ class Turn:
     messages: tuple[TurnMessage, ...]
     images: tuple[CheckedImage, ...] = ()
     skipped: tuple[SkippedMedia, ...] = ()
+    left_out: tuple[SkippedMedia, ...] = ()
+    """Pictures beyond the policy's limit: the oldest, which nobody is shown."""
+
+    @property
+    def left_out_images(self) -> int:
+        """How many pictures stand before ``images`` in the conversation and are left out."""
+        return len(self.left_out)
 
     @property
     def query(self) -> str:

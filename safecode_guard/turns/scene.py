@@ -1,0 +1,131 @@
+"""The scene: what a judge is shown, in one canonical form for every stage and every judge.
+
+A judge looks at pictures and an instruction, whatever conversation they come from. One form means
+that a threshold holds at every step of an agent, and that the scene is the cache's key: what the
+judge did not see is not in it, and what it saw is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+from safecode_guard.turns.images import CheckedImage
+from safecode_guard.turns.turn import ImagePart, Part, TextPart, Turn, TurnMessage
+
+SCENE_IMAGES: Final = 4
+"""Pictures that a judge is shown together, if the policy does not say otherwise."""
+
+_SHORT: Final = 4
+"""Words up to which a request may merely confirm what was said before it."""
+_REACH: Final = 3
+"""Earlier requests that a confirmation may reach back over."""
+_WORDS: Final = re.compile(r"\w+")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Pictures and the whole instruction about them.
+
+    Example:
+        >>> scene = scene_of(turn)                      # doctest: +SKIP
+        >>> scene.instruction, len(scene.images)        # doctest: +SKIP
+        ('How do I run faster here?', 1)
+    """
+
+    images: tuple[CheckedImage, ...]
+    """The pictures, in the order of the conversation."""
+    indices: tuple[int, ...]
+    """Which of the turn's pictures they are."""
+    system: str
+    """The task that the system prompt sets; empty if there is none."""
+    request: str
+    """What the user asks, with what a bare "yes, please" confirms before it."""
+
+    @property
+    def instruction(self) -> str:
+        """The whole instruction: the system prompt's task, then the request."""
+        return "\n\n".join(filter(None, (self.system, self.request)))
+
+    @cached_property
+    def turn(self) -> Turn:
+        """The scene as a conversation: the system prompt, the pictures, the request."""
+        pictures: tuple[Part, ...] = tuple(ImagePart(i) for i in range(len(self.images)))
+        user = TurnMessage("user", (*pictures, TextPart(self.request)))
+        system = (TurnMessage("system", (TextPart(self.system),)),) if self.system else ()
+        return Turn((*system, user), self.images)
+
+    @cached_property
+    def digest(self) -> str:
+        """The sha256 of all that is shown: picture hashes, task and request."""
+        shown = [[image.sha256, image.frame] for image in self.images]
+        text = json.dumps([shown, self.system, self.request], separators=(",", ":"))
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def scene_of(turn: Turn, *, most: int = SCENE_IMAGES) -> Scene:
+    """Return the scene of a turn: its newest ``most`` pictures and its whole instruction."""
+    first = max(0, len(turn.images) - most)
+    return _scene(turn, range(first, len(turn.images)))
+
+
+def scenes_of(turn: Turn, *, most: int = SCENE_IMAGES) -> list[Scene]:
+    """Return the scene of a turn, then the scenes of its earlier pictures, in groups.
+
+    Groups keep their bounds while a conversation grows, so that each is judged once: they are
+    aligned to the place of a picture in the conversation, pictures left out before it included.
+    """
+    scenes = [scene_of(turn, most=most)]
+    older = len(turn.images) - len(scenes[0].images)
+    start = 0
+    while start < older:
+        end = start + most - (turn.left_out_images + start) % most
+        scenes.append(_scene(turn, range(start, min(end, len(turn.images)))))
+        start = end
+    return scenes
+
+
+def _scene(turn: Turn, indices: range) -> Scene:
+    images = tuple(turn.images[i] for i in indices)
+    system = "\n\n".join(m.text.strip() for m in turn.messages if m.role == "system").strip()
+    return Scene(images, tuple(indices), system, "\n".join(_requests(turn)).strip())
+
+
+def _requests(turn: Turn) -> list[str]:
+    """Return the request; before a bare confirmation also what it confirms, oldest first.
+
+    "Yes, please" says nothing by itself: what is asked stands in the offer before it, and in the
+    request that led to the offer.
+    """
+    texts: list[str] = []
+    for count, (request, offer) in enumerate(_exchanges(turn)):
+        texts.append(request)
+        if len(_WORDS.findall(request)) > _SHORT or count == _REACH:
+            break
+        texts.append(offer)
+    return [text for text in reversed(texts) if text]
+
+
+def _exchanges(turn: Turn) -> Iterator[tuple[str, str]]:
+    """Yield each request, the newest first, with the assistant's text that stands before it."""
+    users: list[str] = []
+    offers: list[str] = []
+    for message in reversed(turn.messages):
+        if message.role == "user":
+            if offers:
+                yield _joined(users), _joined(offers)
+                users, offers = [], []
+            users.append(message.text)
+        elif message.role == "assistant" and users:
+            offers.append(message.text)
+    if users:
+        yield _joined(users), ""
+
+
+def _joined(newest_first: list[str]) -> str:
+    return "\n".join(reversed(newest_first)).strip()
