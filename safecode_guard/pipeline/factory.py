@@ -5,7 +5,7 @@ from __future__ import annotations
 from safecode_guard.errors import PolicyError
 from safecode_guard.judges.cache import JudgementCache
 from safecode_guard.judges.factory import make_judge
-from safecode_guard.models.protocol import VisionLanguageModel
+from safecode_guard.engines.transformers.protocol import CachedModel
 from safecode_guard.pipeline.examiner import Examiner
 from safecode_guard.policy import LocalJudgeConfig, Policy
 from safecode_guard.steering.protocol import Strategy
@@ -14,7 +14,7 @@ from safecode_guard.steering.protocol import Strategy
 def make_examiner(
     policy: Policy,
     *,
-    model: VisionLanguageModel | None = None,
+    model: CachedModel | None = None,
     judge: object | None = None,
     strategy: Strategy | None = None,
     steers: bool = True,
@@ -44,7 +44,7 @@ def make_examiner(
     return Examiner(made, policy, cache, policy.digest(**objects), steers)
 
 
-def load_local(config: LocalJudgeConfig) -> VisionLanguageModel:
+def load_local(config: LocalJudgeConfig) -> CachedModel:
     """Return the model of a judge of kind ``local``, loaded."""
     from safecode_guard.engines.transformers.model import TransformersModel
 

@@ -16,7 +16,7 @@ from safecode_guard.engines.transformers.batch import (
 from safecode_guard.engines.transformers.sharing import SharedPrefill, share
 from safecode_guard.errors import GuardError, ModelError, TurnBlocked
 from safecode_guard.judges.protocol import JudgeRequest, PromptingJudge
-from safecode_guard.models.protocol import Branch, VisionLanguageModel
+from safecode_guard.engines.transformers.protocol import Branch, CachedModel
 from safecode_guard.pipeline.admission import Turnstile
 from safecode_guard.pipeline.examiner import Examiner
 from safecode_guard.pipeline.requests import TurnEvent, TurnRequest, TurnResult, collected
@@ -68,7 +68,7 @@ class Pipeline:
 
     def __init__(
         self,
-        model: VisionLanguageModel,
+        model: CachedModel,
         examiner: Examiner,
         *,
         strategy: Strategy,

@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterator, Sequence
 
 from safecode_guard.engines.transformers.batch import Job, answer, batch_key, prefill
 from safecode_guard.errors import GuardError
-from safecode_guard.models.protocol import VisionLanguageModel
+from safecode_guard.engines.transformers.protocol import CachedModel
 from safecode_guard.pipeline.admission import Turnstile
 from safecode_guard.pipeline.requests import TurnEvent, TurnRequest, TurnResult, collected
 
@@ -14,7 +14,7 @@ from safecode_guard.pipeline.requests import TurnEvent, TurnRequest, TurnResult,
 class PlainPipeline:
     """Serves turns on one model, in the same form as the guarded `Pipeline`."""
 
-    def __init__(self, model: VisionLanguageModel, turnstile: Turnstile) -> None:
+    def __init__(self, model: CachedModel, turnstile: Turnstile) -> None:
         self.model = model
         self._turnstile = turnstile
 

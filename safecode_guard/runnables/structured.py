@@ -16,7 +16,8 @@ from langchain_core.utils.function_calling import convert_to_json_schema
 from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BaseModel, ConfigDict
 
-from safecode_guard.models.protocol import Constraint, Tool, VisionLanguageModel
+from safecode_guard.engines.transformers.protocol import CachedModel
+from safecode_guard.models.protocol import Constraint, Tool
 
 Method = Literal["json_schema", "json_mode", "function_calling"]
 
@@ -79,7 +80,7 @@ def _schema(response_format: Any) -> Mapping[str, Any] | None:
 Maker = Callable[[int], Constraint]
 
 
-def constraints(model: VisionLanguageModel, output: Output) -> tuple[Maker | None, Maker | None]:
+def constraints(model: CachedModel, output: Output) -> tuple[Maker | None, Maker | None]:
     """Return what makes the answer's grammar and its refusal branch; None where there is none.
 
     Raises:

@@ -16,7 +16,8 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, Field, PrivateAttr
 
 from safecode_guard.errors import UnsupportedGeneration
-from safecode_guard.models.protocol import Sampling, VisionLanguageModel
+from safecode_guard.engines.transformers.protocol import CachedModel
+from safecode_guard.models.protocol import Sampling
 from safecode_guard.pipeline import TurnRequest
 from safecode_guard.pipeline.admission import Turnstile
 from safecode_guard.pipeline.plain import PlainPipeline
@@ -75,7 +76,7 @@ class ChatTransformers(ServedChatModel):
     max_waiting: int = Field(default=64, ge=0)
     """Turns that may wait before `Overloaded` is raised."""
 
-    _vlm: VisionLanguageModel | None = PrivateAttr(default=None)
+    _vlm: CachedModel | None = PrivateAttr(default=None)
     _loading: Any = PrivateAttr(default_factory=threading.Lock)
     _turnstile: Turnstile | None = PrivateAttr(default=None)
 
@@ -92,8 +93,8 @@ class ChatTransformers(ServedChatModel):
         return cls.from_vlm(TransformersModel(model, processor), **fields)
 
     @classmethod
-    def from_vlm(cls, vlm: VisionLanguageModel, **fields: Any) -> Self:
-        """Return a chat model of an object that implements `VisionLanguageModel`."""
+    def from_vlm(cls, vlm: CachedModel, **fields: Any) -> Self:
+        """Return a chat model of an object that implements `CachedModel`."""
         chat = cls(model=fields.pop("model", vlm.id), **fields)
         chat._vlm = vlm
         return chat
@@ -107,7 +108,7 @@ class ChatTransformers(ServedChatModel):
         return cls.from_pretrained(weights_path("chat"), **(defaults | fields))
 
     @property
-    def vlm(self) -> VisionLanguageModel:
+    def vlm(self) -> CachedModel:
         """The model behind; loads its weights on first use."""
         if self._vlm is None:
             with self._loading:
@@ -115,7 +116,7 @@ class ChatTransformers(ServedChatModel):
                     self._vlm = self._load()
         return self._vlm
 
-    def _load(self) -> VisionLanguageModel:
+    def _load(self) -> CachedModel:
         from safecode_guard.engines.transformers.model import TransformersModel
 
         return TransformersModel.load(

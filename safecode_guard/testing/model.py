@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from safecode_guard.models.families import Family
-from safecode_guard.models.protocol import Prompts, Sampling, Tool, Vocabulary
+from safecode_guard.engines.transformers.protocol import Prompts
+from safecode_guard.models.protocol import Sampling, Tool, Vocabulary
 from safecode_guard.turns.turn import Role, TextPart, Turn, TurnMessage
 
 EOS: Final = 256

@@ -1,4 +1,4 @@
-"""What every `VisionLanguageModel` must do, over tiny models of all families."""
+"""What every `CachedModel` must do, over tiny models of all families."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from safecode_guard.engines.transformers.encoded import EncodedPrompts
 from safecode_guard.engines.transformers.model import TransformersModel
 from safecode_guard.engines.transformers.prefix import common_prefix, covers_images
 from safecode_guard.errors import ModelError, TemplateError, UnsupportedGeneration
-from safecode_guard.models.protocol import Sampling, VisionLanguageModel
+from safecode_guard.engines.transformers.protocol import CachedModel
+from safecode_guard.models.protocol import Sampling
 from safecode_guard.turns.turn import ImagePart, TextPart, ToolCall, Turn, TurnMessage
 from tests import families
 from tests.families import ask, checked, picture
@@ -62,7 +63,7 @@ def plain_ids(vlm: TransformersModel, turn: Turn, sampling: Sampling = GREEDY) -
 
 
 def test_satisfies_protocol(vlm: TransformersModel) -> None:
-    assert isinstance(vlm, VisionLanguageModel)
+    assert isinstance(vlm, CachedModel)
     branch = vlm.prefill(vlm.encode([ask(SHORT, picture())]), GREEDY)
     assert branch.logits.shape == (1, vlm.vocabulary.size)
     assert branch.logits.dtype == torch.float32

@@ -18,7 +18,8 @@ from safecode_guard.bench.paired.rows import Row
 from safecode_guard.errors import GuardError
 from safecode_guard.judges.failsafe import run_many
 from safecode_guard.judges.protocol import Judge, JudgeRequest
-from safecode_guard.models.protocol import Sampling, VisionLanguageModel
+from safecode_guard.engines.transformers.protocol import CachedModel
+from safecode_guard.models.protocol import Sampling
 from safecode_guard.pipeline import Pipeline, TurnRequest, TurnResult, make_examiner
 from safecode_guard.pipeline.admission import Turnstile
 from safecode_guard.pipeline.rules import certainty_of, decide
@@ -62,7 +63,7 @@ class Asker:
 
     def __init__(
         self,
-        model: VisionLanguageModel,
+        model: CachedModel,
         *,
         identity: str,
         ledger: Ledger,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from safecode_guard.errors import GuardError
-from safecode_guard.models.protocol import VisionLanguageModel
+from safecode_guard.engines.transformers.protocol import CachedModel
 from safecode_guard.policy import Actions, DecodingPolicy, Policy, SameModelJudgeConfig
 from safecode_guard.steering.factory import make_strategy
 from safecode_guard.steering.protocol import SteeringContext, Strategy
@@ -45,11 +45,11 @@ class Row:
         judge = SameModelJudgeConfig(cache_size=0)
         return Policy(name=self.name, decoding=self.decoding, actions=actions, judge=judge)
 
-    def parameters(self, model: VisionLanguageModel) -> SteeringParameters:
+    def parameters(self, model: CachedModel) -> SteeringParameters:
         """Return the parameters in force for a model."""
         return resolve(self.decoding, model.family.steering)
 
-    def strategy(self, model: VisionLanguageModel) -> Strategy:
+    def strategy(self, model: CachedModel) -> Strategy:
         """Return the strategy object."""
         own = SecondViewOnly(model) if self.blind else None
         return make_strategy(self.decoding, own)
@@ -60,7 +60,7 @@ class SecondViewOnly:
 
     id = "second_view_only"
 
-    def __init__(self, model: VisionLanguageModel) -> None:
+    def __init__(self, model: CachedModel) -> None:
         """Take the model, whose working size the views are made for."""
         self.model = model
 

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from safecode_guard.errors import ModelError
-from safecode_guard.models.protocol import Branch, Constraint, FinishReason
+from safecode_guard.engines.transformers.protocol import Branch
+from safecode_guard.models.protocol import Constraint, FinishReason
 from safecode_guard.steering.protocol import LogitsStrategy
 
 

@@ -1,4 +1,4 @@
-"""Vision-language models of the transformers library behind the `VisionLanguageModel` protocol.
+"""Vision-language models of the transformers library behind the `CachedModel` protocol.
 
 This folder alone relies on how transformers works inside; a contract suite compares it with
 plain ``generate``.
@@ -22,7 +22,8 @@ from safecode_guard.engines.transformers.loading import load_parts, require_deco
 from safecode_guard.engines.transformers.sizes import working_size
 from safecode_guard.engines.transformers.vocabulary import TokenizerVocabulary
 from safecode_guard.models.families import Family, family_of
-from safecode_guard.models.protocol import Prompts, Sampling, Tool
+from safecode_guard.engines.transformers.protocol import Prompts
+from safecode_guard.models.protocol import Sampling, Tool
 from safecode_guard.turns.turn import Turn
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import takewhile
 
-from safecode_guard.models.protocol import Prompts
+from safecode_guard.engines.transformers.protocol import Prompts
 
 
 def common_prefix(a: Prompts, b: Prompts) -> list[int]:

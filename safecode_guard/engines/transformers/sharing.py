@@ -14,7 +14,7 @@ from torch import Tensor
 
 from safecode_guard.engines.transformers.batch import Job
 from safecode_guard.engines.transformers.prefix import common_prefix, covers_images
-from safecode_guard.models.protocol import Branch, VisionLanguageModel
+from safecode_guard.engines.transformers.protocol import Branch, CachedModel
 from safecode_guard.turns.turn import Turn
 
 
@@ -83,7 +83,7 @@ class PrefixRow:
 
 
 def share(
-    model: VisionLanguageModel,
+    model: CachedModel,
     jobs: Sequence[Job],
     questions: Sequence[Turn],
 ) -> SharedPrefill | None:
