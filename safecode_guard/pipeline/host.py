@@ -9,9 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterator,
+    Sequence,
+)
 from concurrent.futures import Executor, Future
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from functools import partial
 from threading import Event
 from typing import Any, Protocol, TypeVar
 
@@ -126,8 +135,12 @@ class EventLoop:
                 for delta in await self.call(lambda: list(deltas)):
                     yield delta
                 return
-            while (delta := await self.call(lambda: next(deltas, None))) is not None:
+            while (delta := await self.call(partial(_following, deltas))) is not None:
                 yield delta
+
+
+def _following(deltas: Iterator[Delta]) -> Delta | None:
+    return next(deltas, None)
 
 
 async def _ended(future: Future[Any]) -> None:

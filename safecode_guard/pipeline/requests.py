@@ -31,7 +31,7 @@ class TurnRequest:
     """One turn to answer."""
 
     turn: Turn
-    sampling: Sampling = Sampling()
+    sampling: Sampling = field(default_factory=Sampling)
     tools: tuple[Tool, ...] = ()
     constraint: Callable[[int], Constraint] | None = None
     """Makes the grammar of a forced schema or tool, given the budget of tokens."""

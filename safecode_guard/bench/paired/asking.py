@@ -15,10 +15,10 @@ from safecode_guard.bench.ledger import Ledger
 from safecode_guard.bench.paired.items import Item
 from safecode_guard.bench.paired.panel import Panelist
 from safecode_guard.bench.paired.rows import Row
+from safecode_guard.engines.transformers.protocol import CachedModel
 from safecode_guard.errors import GuardError
 from safecode_guard.judges.failsafe import run_many
 from safecode_guard.judges.protocol import Judge, JudgeRequest
-from safecode_guard.engines.transformers.protocol import CachedModel
 from safecode_guard.models.protocol import Sampling
 from safecode_guard.pipeline import Pipeline, TurnRequest, TurnResult, make_examiner
 from safecode_guard.pipeline.admission import Turnstile

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Final
 
 from safecode_guard.bench.paired.items import Item
+from safecode_guard.engines.transformers.protocol import CachedModel
 from safecode_guard.errors import GuardError
 from safecode_guard.judges.label_logits import LabelLogitsJudge
 from safecode_guard.judges.local import LocalJudge
 from safecode_guard.judges.protocol import Judge
-from safecode_guard.engines.transformers.protocol import CachedModel
 from safecode_guard.pipeline.factory import load_local
 from safecode_guard.policy import LocalJudgeConfig
 from safecode_guard.tiny.load import weights_path

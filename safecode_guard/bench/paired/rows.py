@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from safecode_guard.errors import GuardError
 from safecode_guard.engines.transformers.protocol import CachedModel
+from safecode_guard.errors import GuardError
 from safecode_guard.policy import Actions, DecodingPolicy, Policy, SameModelJudgeConfig
 from safecode_guard.steering.factory import make_strategy
 from safecode_guard.steering.protocol import SteeringContext, Strategy
