@@ -15,11 +15,11 @@ from safecode_guard.errors import GuardError
 from safecode_guard.policy import Actions, DecodingPolicy, Policy, SameModelJudgeConfig
 from safecode_guard.steering.factory import make_strategy
 from safecode_guard.steering.protocol import SteeringContext, Strategy
-from safecode_guard.steering.safecode.parameters import MODE_DEFAULTS, SteeringParameters, resolve
+from safecode_guard.steering.safecode.parameters import RECIPE_DEFAULTS, SteeringParameters, resolve
 from safecode_guard.steering.safecode.views import second_views
 from safecode_guard.turns.turn import Turn
 
-_ALPHA: Final[float] = MODE_DEFAULTS["paper"]["alpha"]
+_ALPHA: Final[float] = RECIPE_DEFAULTS["paper"]["alpha"]
 _NO_PUSH: Final[dict[str, Any]] = {"lambda_boost": 0.0, "lambda_supp": 0.0}
 JUDGE_ALONE: Final = "judge_alone"
 """No model answers: a turn counts as refused if the judge says unsafe, and else as helped."""
@@ -86,7 +86,7 @@ class _Swap:
 
 
 def _paper(**values: Any) -> DecodingPolicy:
-    return DecodingPolicy(mode="paper", **values)
+    return DecodingPolicy(recipe="paper", **values)
 
 
 MAIN: Final = (
@@ -100,7 +100,7 @@ MAIN: Final = (
     ),
     Row("paper", "contrast and push as in the paper", _paper()),
     Row("guarded", "the project's default, with the model's own record", DecodingPolicy()),
-    Row("reference", "as the authors' released code", DecodingPolicy(mode="reference")),
+    Row("reference", "as the authors' released code", DecodingPolicy(recipe="reference")),
     Row(
         "verdict_prompt",
         "the verdict as a sentence in the system message",
