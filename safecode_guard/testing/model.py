@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from safecode_guard.models.families import Family
+from safecode_guard.engines.transformers.engine import CachedEngine
 from safecode_guard.engines.transformers.protocol import Prompts
+from safecode_guard.models.families import Family
 from safecode_guard.models.protocol import Sampling, Tool, Vocabulary
 from safecode_guard.turns.turn import Role, TextPart, Turn, TurnMessage
 
@@ -88,7 +89,7 @@ class ScriptedPrompts:
         self.ids = ids
         self.images = images
 
-    def cut(self, lengths: Sequence[int]) -> Self:
+    def cut(self, lengths: Sequence[int], *, width: int | None = None) -> Self:
         """Return the rows cut to their first tokens, with all their pictures."""
         ids = [row[:length] for row, length in zip(self.ids, lengths, strict=True)]
         return type(self)(ids, list(self.images))
@@ -97,7 +98,10 @@ class ScriptedPrompts:
 class ScriptedBranch:
     """Rows of `ScriptedVLM` being decoded; logits are made by the script at every step."""
 
+    hidden: Tensor | None = None
+
     def __init__(self, model: ScriptedVLM, prompts: ScriptedPrompts, sampling: Sampling) -> None:
+        self._watched = False
         self.candidates = torch.arange(model.vocabulary.size)
         self._model = model
         self._sampling = sampling
@@ -133,6 +137,17 @@ class ScriptedBranch:
         self.logits = self.logits[list(rows)]
         return self
 
+    def join(self, other: ScriptedBranch) -> ScriptedBranch:
+        """Append the rows of another branch; returns itself."""
+        self._ids += other._ids
+        self._images += other._images
+        self.logits = self._score()
+        return self
+
+    def watch(self, layer: int | None) -> None:
+        """Give states from the next step on: those of a scripted model are its logits."""
+        self._watched = layer is not None
+
     def warp(self, scores: Tensor, rows: Sequence[int]) -> Tensor:
         """Divide scores [len(rows), n] by the temperature; other parameters are left out."""
         temperature = self._sampling.temperature
@@ -143,6 +158,7 @@ class ScriptedBranch:
         for row, block in zip(self._ids, blocks, strict=True):
             row.extend(block)
         self.logits = self._score()
+        self.hidden = self.logits if self._watched else None
         return self.logits
 
     def _score(self) -> Tensor:
@@ -151,7 +167,7 @@ class ScriptedBranch:
         return torch.stack(scores) if scores else torch.zeros(0, self._model.vocabulary.size)
 
 
-class ScriptedVLM:
+class ScriptedVLM(CachedEngine):
     """A vision-language model whose next-token logits follow a script.
 
     Asked for a verdict (a question that ends with "safe or unsafe."), it gives ``p_unsafe`` with
@@ -207,13 +223,18 @@ class ScriptedVLM:
             rows.append([*declared, *messages, _ROLES["assistant"]])
         return ScriptedPrompts(rows, [turn.pixels for turn in turns])
 
-    def prefill(self, prompts: Prompts, sampling: Sampling) -> ScriptedBranch:
+    def prefill(
+        self, prompts: Prompts, sampling: Sampling, *, hidden_layer: int | None = None
+    ) -> ScriptedBranch:
         """Return a branch with the scripted logits of these rows."""
         encoded = cast(ScriptedPrompts, prompts)
         self.calls.append(("prefill", len(prompts.ids), sum(map(len, prompts.ids))))
         if self._error is not None:
             raise self._error
-        return ScriptedBranch(self, encoded, sampling)
+        branch = ScriptedBranch(self, encoded, sampling)
+        branch.watch(hidden_layer)
+        branch.hidden = branch.logits if hidden_layer is not None else None
+        return branch
 
     def generate(self, turns: Sequence[Turn], sampling: Sampling) -> list[str]:
         """Return the likeliest reply to each conversation."""

@@ -1,100 +1,29 @@
-"""A `Branch` over a transformers model: its KV cache, with the decoding loop left to the caller.
-
-`generate` prepares everything that differs between architectures (cache class, multi-dimensional
-positions, inner language models, logits processors). A callable ``custom_generate`` receives that
-prepared state instead of decoding, and from there on each forward pass is ours.
-"""
+"""A `Branch` over a transformers model: its KV cache, with the decoding loop left to the caller."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from threading import RLock
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from safecode_guard.engines.transformers.encoded import PER_TOKEN
+from safecode_guard.engines.transformers.runner import Captured, Runner, States
 from safecode_guard.errors import LogitsUnavailable, UnsupportedFamily, UnsupportedGeneration
-
-States = list[Any]
-"""What a model keeps on its modules between forward passes, one value per holder."""
-
-
-class Engine:
-    """A model that one caller at a time may run.
-
-    Some models keep state of the running generation on a module (Qwen's ``rope_deltas``). Each
-    branch owns its copy, which is put in place for the length of a call.
-    """
-
-    def __init__(self, model: Any, state_names: Sequence[str] = ()) -> None:
-        self.model = model
-        self._lock = RLock()
-        self._holders = [
-            (module, name)
-            for module in model.modules()
-            for name in state_names
-            if hasattr(module, name)
-        ]
-
-    @contextmanager
-    def running(self, states: States) -> Iterator[None]:
-        """Hold the model, with these module states in force; updates ``states`` in place."""
-        with self._lock, torch.inference_mode():
-            before = self._exchange(states or [None] * len(self._holders))
-            try:
-                yield
-            finally:
-                states[:] = self._exchange(before)
-
-    def _exchange(self, states: States) -> States:
-        """Put module states in place and return those that were there."""
-        before = [getattr(module, name) for module, name in self._holders]
-        for (module, name), value in zip(self._holders, states, strict=True):
-            setattr(module, name, value)
-        return before
-
-
-@dataclass(frozen=True, eq=False)
-class Captured:
-    """What ``generate`` prepared: the module to call, its token ids, its keyword arguments."""
-
-    module: Any
-    ids: Tensor
-    processors: Callable[[Tensor, Tensor], Tensor]
-    kwargs: dict[str, Any]
-
-    @classmethod
-    def of(cls, module: Any, inputs: Mapping[str, Any], options: Mapping[str, Any]) -> Captured:
-        """Let ``module.generate`` prepare a generation and stop before its first forward pass."""
-
-        def take(
-            model: Any,
-            input_ids: Tensor,
-            logits_processor: Any,
-            stopping_criteria: Any,
-            generation_config: Any,
-            **kwargs: Any,
-        ) -> Captured:
-            return cls(model, input_ids, logits_processor, kwargs)
-
-        prepared: Captured = module.generate(**inputs, custom_generate=take, **options)
-        return prepared
 
 
 class TransformersBranch:
     """A batch of rows being decoded on one transformers model.
 
-    ``logits`` is float32 [rows, vocabulary]; ``candidates`` is the whole vocabulary. Made by
-    `TransformersModel.prefill`.
+    ``logits`` is float32 [rows, vocabulary]; ``candidates`` is the whole vocabulary; ``hidden`` is
+    [rows, d] while a layer is watched. Made by `TransformersModel.prefill`.
     """
 
     logits: Tensor
     candidates: Tensor
+    hidden: Tensor | None
     _processors: Callable[[Tensor, Tensor], Tensor] | None
     _position: Tensor | None
     _type: Tensor | None
@@ -102,15 +31,17 @@ class TransformersBranch:
 
     def __init__(
         self,
-        engine: Engine,
+        runner: Runner,
         target: Any,
         inputs: Mapping[str, Any],
         *,
         options: Mapping[str, Any],
+        hidden_layer: int | None = None,
     ) -> None:
-        self._engine, self._options = engine, dict(options)
+        self._layer = hidden_layer
+        self._runner, self._options = runner, dict(options)
         self._states: States = []
-        with engine.running(self._states):
+        with runner.running(self._states):
             captured = Captured.of(target, inputs, options)
             self._warps = bool(captured.processors)
             self._module = captured.module
@@ -120,7 +51,7 @@ class TransformersBranch:
             prepared = self._module.prepare_inputs_for_generation(
                 captured.ids, is_first_iteration=True, **kwargs
             )
-            self._take(self._module(**prepared, return_dict=True))
+            self._take(self._forward(prepared))
         self._padded = not bool(self._seen.all())
         self._prompt_ends_here()
         self._keep(kwargs, inputs)
@@ -145,6 +76,10 @@ class TransformersBranch:
             for tensor in _tensors(vars(layer))
         }
         return sum(held.values())
+
+    def watch(self, layer: int | None) -> None:
+        """Keep the last position's states of a layer from the next forward pass on."""
+        self._layer = layer
 
     def step(self, tokens: Tensor) -> Tensor:
         """Append one token to each row (int64 [rows]) and return the new logits [rows, n]."""
@@ -195,6 +130,7 @@ class TransformersBranch:
             self._cache.reorder_cache(index)  # index_select on the batch: shrinks it as well
         self._ids, self._seen = self._ids[index], self._seen[index]
         self.logits = self.logits[index]
+        self.hidden = None if self.hidden is None else self.hidden[index]
         if self._position is not None:
             self._position = self._position.index_select(-2, index)
         if self._type is not None:
@@ -202,6 +138,32 @@ class TransformersBranch:
         if self._cross is not None:
             self._cross = self._cross[index]
         self._states = [_rows(state, index, count) for state in self._states]
+        return self
+
+    def join(self, other: Self) -> Self:
+        """Append the rows of another branch, which is used up by this; returns itself.
+
+        Raises:
+            ValueError: If the branches are not equally wide, padding included.
+        """
+        if self._ids.shape[1] != other._ids.shape[1]:
+            raise ValueError(f"widths differ: {self._ids.shape[1]} and {other._ids.shape[1]}")
+        rows, added = self.rows, other.rows
+        with torch.inference_mode():
+            for layer, more in zip(self._cache.layers, other._cache.layers, strict=True):
+                _join_layers(layer, more)
+        self._ids = torch.cat([self._ids, other._ids])
+        self._seen = torch.cat([self._seen, other._seen])
+        self.logits = torch.cat([self.logits, other.logits])
+        self.hidden = _cat(self.hidden, other.hidden)
+        self._position = _cat(self._position, other._position, dim=-2)
+        self._type = _cat(self._type, other._type)
+        self._cross = _cat(self._cross, other._cross)
+        self._padded = self._padded or other._padded
+        self._states = [
+            _joined(state, more, rows, added)
+            for state, more in zip(self._states, other._states, strict=True)
+        ]
         return self
 
     def warp(self, scores: Tensor, rows: Sequence[int]) -> Tensor:
@@ -230,7 +192,7 @@ class TransformersBranch:
         """
         ids = self._ids[:1, : self._prompt_length]
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        with self._engine.running([]):
+        with self._runner.running([]):
             return Captured.of(self._module, inputs, self._options).processors
 
     # A branch holds between calls, for each row: the position of the next token, the type of
@@ -263,7 +225,7 @@ class TransformersBranch:
 
     def _append(self, block: Tensor, seen: Tensor) -> Tensor:
         """Run one forward pass over new tokens [rows, n]; ``seen`` is 0 on their padding."""
-        with self._engine.running(self._states):
+        with self._runner.running(self._states):
             self._ids = torch.cat([self._ids, block], -1)
             self._seen = torch.cat([self._seen, seen], -1)
             prepared = self._module.prepare_inputs_for_generation(
@@ -274,7 +236,7 @@ class TransformersBranch:
                 **self._continuation(seen),
                 **self._kwargs,
             )
-            self._take(self._module(**prepared, return_dict=True))
+            self._take(self._forward(prepared))
         return self.logits
 
     def _continuation(self, seen: Tensor) -> dict[str, Any]:
@@ -292,6 +254,10 @@ class TransformersBranch:
             inputs["cross_attention_mask"] = self._cross
         return inputs
 
+    def _forward(self, prepared: dict[str, Any]) -> Any:
+        watched = {} if self._layer is None else {"output_hidden_states": True}
+        return self._module(**prepared, return_dict=True, **watched)
+
     def _take(self, outputs: Any) -> None:
         logits, cache = getattr(outputs, "logits", None), getattr(outputs, "past_key_values", None)
         if logits is None or cache is None:
@@ -304,6 +270,17 @@ class TransformersBranch:
         with torch.inference_mode(False):
             self.logits = last.clone()  # an ordinary tensor: callers may edit it in place
             self.candidates = torch.arange(last.shape[-1], device=last.device)
+            self.hidden = None if self._layer is None else self._states_of(outputs, self._layer)
+
+    def _states_of(self, outputs: Any, layer: int) -> Tensor:
+        layers = getattr(outputs, "hidden_states", None)
+        if not layers or not -len(layers) <= layer < len(layers):
+            raise UnsupportedGeneration(
+                f"The model does not give the states of layer {layer}.",
+                hint="Choose a layer that it has, or a strategy that reads no states.",
+            )
+        last: Tensor = layers[layer][:, -1].to(self._ids.device)
+        return last.clone()
 
 
 def _next_position(positions: Tensor) -> Tensor:
@@ -318,6 +295,31 @@ def _next_position(positions: Tensor) -> Tensor:
         after = after.clone()
         after[first:] = positions[first:].amax(dim=(0, 2))[None, :, None] + 1
     return after
+
+
+def _join_layers(layer: Any, more: Any) -> None:
+    """Append the rows of one cache layer to another: keys and values, or recurrent states."""
+    for name, value in vars(layer).items():
+        other = getattr(more, name)
+        if torch.is_tensor(value) and value.ndim > 1:
+            setattr(layer, name, torch.cat([value, other.to(value.device)]))
+        elif isinstance(value, dict):
+            joined = {
+                key: torch.cat([kept, other[key]]) if torch.is_tensor(kept) else kept
+                for key, kept in value.items()
+            }
+            setattr(layer, name, joined)
+
+
+def _cat(rows: Tensor | None, more: Tensor | None, *, dim: int = 0) -> Tensor | None:
+    return None if rows is None or more is None else torch.cat([rows, more], dim)
+
+
+def _joined(state: Any, more: Any, rows: int, added: int) -> Any:
+    per_row = torch.is_tensor(state) and state.ndim > 0 and state.shape[0] == rows
+    if per_row and torch.is_tensor(more) and more.ndim > 0 and more.shape[0] == added:
+        return torch.cat([state, more.to(state.device)])
+    return state
 
 
 def _copied(cache: Any) -> Any:

@@ -44,8 +44,12 @@ class EncodedPrompts:
         """Whether any row shows an image."""
         return "pixel_values" in self.inputs
 
-    def cut(self, lengths: Sequence[int]) -> Self:
+    def cut(self, lengths: Sequence[int], *, width: int | None = None) -> Self:
         """Return the rows cut to their first ``lengths[i]`` tokens, images whole.
+
+        Args:
+            lengths: Tokens to keep of each row.
+            width: Tokens to which each row is padded on its left; None: the longest's.
 
         Raises:
             ValueError: If a length is not within its row, or cuts into an image.
@@ -54,15 +58,20 @@ class EncodedPrompts:
             if not 0 < length <= len(row) or self.image_ids.intersection(row[length:]):
                 raise ValueError(f"cannot cut a row of {len(row)} tokens to {length}: images whole")
         kept = {
-            key: self._padded(self.inputs[key], lengths, self.pad_id if key == "input_ids" else 0)
+            key: self._padded(
+                self.inputs[key],
+                lengths,
+                fill=self.pad_id if key == "input_ids" else 0,
+                width=width or max(lengths),
+            )
             for key in PER_TOKEN
             if key in self.inputs
         }
         return replace(self, inputs={**self.inputs, **kept})
 
-    def _padded(self, values: Tensor, lengths: Sequence[int], fill: int) -> Tensor:
-        """Take the first tokens of each row and pad them on the left, [rows, longest, ...]."""
-        shape = (len(lengths), max(lengths), *values.shape[2:])
+    def _padded(self, values: Tensor, lengths: Sequence[int], *, fill: int, width: int) -> Tensor:
+        """Take the first tokens of each row and pad them on the left, [rows, width, ...]."""
+        shape = (len(lengths), width, *values.shape[2:])
         out = torch.full(shape, fill, dtype=values.dtype, device=values.device)
         for i, (row, real, length) in enumerate(zip(values, self._real, lengths, strict=True)):
             out[i, shape[1] - length :] = row[real][:length]

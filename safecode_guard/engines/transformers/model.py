@@ -1,4 +1,4 @@
-"""Vision-language models of the transformers library behind the `CachedModel` protocol.
+"""Vision-language models of the transformers library behind the `Engine` protocol.
 
 This folder alone relies on how transformers works inside; a contract suite compares it with
 plain ``generate``.
@@ -14,20 +14,22 @@ from typing import Any, Self, cast
 import torch
 from PIL import Image
 
-from safecode_guard.engines.transformers.branch import Engine, TransformersBranch
+from safecode_guard.engines.transformers.branch import TransformersBranch
 from safecode_guard.engines.transformers.encoded import EncodedPrompts
 from safecode_guard.engines.transformers.encoding import Encoder
+from safecode_guard.engines.transformers.engine import CachedEngine
 from safecode_guard.engines.transformers.identity import fingerprint
 from safecode_guard.engines.transformers.loading import load_parts, require_decoder
+from safecode_guard.engines.transformers.protocol import Prompts
+from safecode_guard.engines.transformers.runner import Runner
 from safecode_guard.engines.transformers.sizes import working_size
 from safecode_guard.engines.transformers.vocabulary import TokenizerVocabulary
 from safecode_guard.models.families import Family, family_of
-from safecode_guard.engines.transformers.protocol import Prompts
 from safecode_guard.models.protocol import Sampling, Tool
 from safecode_guard.turns.turn import Turn
 
 
-class TransformersModel:
+class TransformersModel(CachedEngine):
     """A local vision-language model with access to its logits.
 
     One object serves threads: a lock is held for each forward pass and for no longer, so that
@@ -63,7 +65,7 @@ class TransformersModel:
         )
         name = id or Path(str(getattr(model.config, "_name_or_path", ""))).name or self.family.name
         self.id = f"{name}@{fingerprint(model, self.vocabulary.id)}"
-        self._engine = Engine(model, self.family.module_state)
+        self._runner = Runner(model, self.family.module_state)
 
     @classmethod
     def load(
@@ -125,14 +127,17 @@ class TransformersModel:
         """Return the number of prompt tokens of each row, those of its images included."""
         return prompts.counts
 
-    def prefill(self, prompts: Prompts, sampling: Sampling) -> TransformersBranch:
+    def prefill(
+        self, prompts: Prompts, sampling: Sampling, *, hidden_layer: int | None = None
+    ) -> TransformersBranch:
         """Run the prompts (left-padded) once and return a branch with their next-token logits."""
         encoded = cast(EncodedPrompts, prompts)
         return TransformersBranch(
-            self._engine,
+            self._runner,
             self._generator(encoded),
             self._inputs(encoded),
             options=self._options(sampling),
+            hidden_layer=hidden_layer,
         )
 
     def generate(self, turns: Sequence[Turn], sampling: Sampling) -> list[str]:
@@ -149,7 +154,7 @@ class TransformersModel:
             }
         length = inputs["input_ids"].shape[1]
         devices = range(torch.cuda.device_count())  # a seed applies to all of them
-        with self._engine.running([]), torch.random.fork_rng(devices):
+        with self._runner.running([]), torch.random.fork_rng(devices):
             if sampling.seed is not None:
                 torch.manual_seed(sampling.seed)
             rows = self._generator(prompts).generate(**inputs, **options)

@@ -28,8 +28,11 @@ class Prompts(Protocol):
     def ids(self) -> list[list[int]]:
         """Token ids of each row, without padding."""
 
-    def cut(self, lengths: Sequence[int]) -> Self:
-        """Return the rows cut to their first ``lengths[i]`` tokens, images whole."""
+    def cut(self, lengths: Sequence[int], *, width: int | None = None) -> Self:
+        """Return the rows cut to their first ``lengths[i]`` tokens, images whole.
+
+        Rows are padded on their left to ``width`` tokens, or to the longest of them.
+        """
 
 
 class Branch(Protocol):

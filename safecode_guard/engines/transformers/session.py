@@ -1,0 +1,312 @@
+"""A session in this process: one batch of turns, its caches, and what is asked and answered on it.
+
+The first question prefills what the prompts of questions and answers share. Verdicts are read from
+forks of that prefix; the answers continue the prefix itself. Second views are prefilled after the
+verdicts, for the answers that contrast, and joined to it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from safecode_guard.engines.transformers.loop import Row, decode
+from safecode_guard.engines.transformers.prefix import covers_images, shared_length
+from safecode_guard.engines.transformers.protocol import Branch, CachedModel, Prompts
+from safecode_guard.errors import GuardError, TurnTimeout, UnsupportedGeneration
+from safecode_guard.models.protocol import Delta, Job, LabelScores, Question, Sampling, Tool
+from safecode_guard.output.stops import TextStream
+from safecode_guard.turns.turn import Turn
+
+
+@dataclass(eq=False)
+class _Prefix:
+    """The prefilled beginnings of a session's prompts, one row a turn."""
+
+    branch: Branch
+    ids: list[list[int]]
+    """Token ids of the whole prompts."""
+    lengths: list[int]
+    """Tokens of each prompt that are prefilled."""
+
+    def continues(self, index: int, ids: Sequence[int]) -> bool:
+        """Return whether a prompt begins with a turn's prefix, with something after it."""
+        length = self.lengths[index]
+        return len(ids) > length and ids[:length] == self.ids[index][:length]
+
+
+class TransformersSession:
+    """Turns of one batch on a model whose caches are in reach.
+
+    Example:
+        >>> session = vlm.open([turn], Sampling())                          # doctest: +SKIP
+        >>> session.ask([Question(0, turn.ask("Safe or unsafe?"), labels)])  # doctest: +SKIP
+        >>> "".join(delta.text for delta in session.answer([Job(0, turn)]))  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        model: CachedModel,
+        turns: Sequence[Turn],
+        sampling: Sampling,
+        tools: Sequence[Tool] = (),
+    ) -> None:
+        self._model = model
+        self._turns = list(turns)
+        self._sampling = sampling
+        self._tools = tuple(tools)
+        self._prompts: Prompts | None = None
+        self._prefix: _Prefix | None = None
+        self._unshared = not model.family.shares_image_prefix
+        self._closed = False
+
+    def close(self) -> None:
+        """Free the caches; an answer in progress ends before its next step."""
+        self._closed = True
+        self._prompts = self._prefix = None
+
+    # -- asking -------------------------------------------------------------------------------
+
+    def ask(self, questions: Sequence[Question]) -> list[LabelScores]:
+        """Return the scores of each question's tokens; see `Session.ask`.
+
+        A question that is its turn itself is prefilled whole: nothing will be answered.
+        """
+        scores: dict[int, LabelScores] = {}
+        whole = [i for i, q in enumerate(questions) if q.turn is self._turns[q.index]]
+        about = [i for i in range(len(questions)) if i not in whole]
+        scores |= self._continued(questions, about)
+        whole += [i for i in about if i not in scores]
+        scores |= self._whole(questions, whole)
+        return [scores[i] for i in range(len(questions))]
+
+    def _continued(
+        self, questions: Sequence[Question], asked: Sequence[int]
+    ) -> dict[int, LabelScores]:
+        """Ask on forks of the shared prefix, where it is one."""
+        if not asked or self._unshared:
+            return {}
+        try:
+            prompts = self._encoded([questions[i].turn for i in asked])
+        except GuardError:  # told apart question by question
+            return {}
+        ids = prompts.ids
+        if self._prefix is None:
+            self._share([questions[i].index for i in asked], ids)
+        prefix = self._prefix
+        if prefix is None:
+            return {}
+        fitting = [n for n, i in enumerate(asked) if prefix.continues(questions[i].index, ids[n])]
+        rows = [questions[asked[n]].index for n in fitting]
+        suffixes = [ids[n][prefix.lengths[row] :] for n, row in zip(fitting, rows, strict=True)]
+        if not fitting or not self._may_extend(suffixes):
+            return {}
+        fork = prefix.branch.fork()
+        if rows != list(range(fork.rows)):
+            fork = fork.select(rows)
+        fork.extend(suffixes)
+        return {
+            asked[n]: _scores(fork, row, questions[asked[n]].tokens)
+            for row, n in enumerate(fitting)
+        }
+
+    def _whole(self, questions: Sequence[Question], asked: Sequence[int]) -> dict[int, LabelScores]:
+        """Ask on prompts of their own; those with equally many images together."""
+        groups: dict[int, list[int]] = {}
+        for i in asked:
+            groups.setdefault(len(questions[i].turn.images), []).append(i)
+        scores: dict[int, LabelScores] = {}
+        for members in groups.values():
+            prompts = self._encoded([questions[i].turn for i in members])
+            branch = self._model.prefill(prompts, Sampling())
+            for row, i in enumerate(members):
+                scores[i] = _scores(branch, row, questions[i].tokens)
+        return scores
+
+    def _share(self, indices: Sequence[int], asked: Sequence[Sequence[int]]) -> None:
+        """Prefill what prompts and questions have in common, if it would pay."""
+        answers = self._answers()
+        ids = answers.ids
+        shared: dict[int, int] = {}
+        for index, question in zip(indices, asked, strict=True):
+            length = shared_length(ids[index], question)
+            shared[index] = min(length, shared.get(index, length))
+        suffix = max(len(ids[i]) - length for i, length in shared.items())
+        lengths = [shared.get(i, max(len(row) - suffix, 0)) for i, row in enumerate(ids)]
+        after = [row[n:] for row, n in zip(ids, lengths, strict=True)]
+        possible = min(lengths) > 0 and covers_images(answers, lengths)
+        if not possible or not self._may_extend(after):
+            self._unshared = True
+            return
+        branch = self._model.prefill(answers.cut(lengths), self._sampling)
+        self._prefix = _Prefix(branch, ids, lengths)
+
+    def _may_extend(self, blocks: Sequence[Sequence[int]]) -> bool:
+        """Return whether rows can be continued by these blocks in one pass."""
+        return self._model.family.ragged_extend or len({len(block) for block in blocks}) == 1
+
+    def _answers(self) -> Prompts:
+        if self._prompts is None:
+            self._prompts = self._encoded(self._turns)
+        return self._prompts
+
+    def _encoded(self, turns: Sequence[Turn]) -> Prompts:
+        return self._model.encode(turns, tools=self._tools)
+
+    # -- answering ----------------------------------------------------------------------------
+
+    def answer(self, jobs: Sequence[Job]) -> Iterator[Delta]:
+        """Answer turns and yield what is new, step by step; see `Session.answer`.
+
+        Raises:
+            ModelError: If the jobs cannot be decoded as one batch; each may still be alone.
+        """
+        rows = [_row(self._model, job) for job in jobs]
+        sound = [i for i, row in enumerate(rows) if row.error is None]
+        yield from (
+            Delta(jobs[i].index, error=rows[i].error) for i in set(range(len(rows))) - {*sound}
+        )
+        if not sound:
+            return
+        jobs, rows = [jobs[i] for i in sound], [rows[i] for i in sound]
+        branch, counts = self._start(jobs, rows)
+        self._prefix = self._prompts = None  # the branch is all that is still needed
+        for job, row in zip(jobs, rows, strict=True):
+            if self._model.samples(job.sampling):
+                row.generator = _generator(job.sampling.seed, branch.logits.device)
+        yield from self._decoded(branch, jobs, rows, counts)
+
+    def _decoded(
+        self, branch: Branch, jobs: Sequence[Job], rows: Sequence[Row], counts: Sequence[int]
+    ) -> Iterator[Delta]:
+        vocabulary = self._model.vocabulary
+        streams = [TextStream(vocabulary, stop=job.sampling.stop) for job in jobs]
+        place = {id(row): i for i, row in enumerate(rows)}
+        for advanced in decode(branch, rows):
+            for row in advanced:
+                i = place[id(row)]
+                delta = _delta(jobs[i], row, streams[i], counts[i])
+                self._check(jobs[i], row)
+                yield delta
+                if row.error is not None and delta.error is None:
+                    yield Delta(jobs[i].index, error=row.error)
+
+    def _check(self, job: Job, row: Row) -> None:
+        """End a row whose caller has gone, or whose time is up."""
+        if not row.running:
+            return
+        if self._closed or job.cancelled.is_set():
+            row.error = TurnTimeout("The turn was cancelled.", hint="Its caller has gone.")
+        elif job.deadline is not None and time.monotonic() > job.deadline:
+            row.error = TurnTimeout(
+                f"The turn's deadline passed after {len(row.tokens)} tokens.",
+                hint="Raise policy.deadline_s, or lower max_tokens.",
+            )
+
+    def _start(self, jobs: Sequence[Job], rows: Sequence[Row]) -> tuple[Branch, list[int]]:
+        """Return the branch as `decode` wants it, and the prompt tokens of each job."""
+        layer = _hidden_layer(jobs)
+        seconds = [
+            (job.index, job.strategy.second)
+            for job, row in zip(jobs, rows, strict=True)
+            if row.views == 2 and job.strategy is not None and job.strategy.second is not None
+        ]
+        edited = any(job.turn is not self._turns[job.index] for job in jobs)
+        if self._prefix is not None and not edited:
+            return self._from_prefix(self._prefix, [job.index for job in jobs], seconds, layer)
+        whole = len(jobs) == len(self._turns) and not edited and not seconds
+        turns = [job.turn for job in jobs] + [second for _, second in seconds]
+        prompts = self._answers() if whole else self._encoded(turns)
+        counts = [len(ids) for ids in prompts.ids[: len(jobs)]]
+        return self._model.prefill(prompts, self._sampling, hidden_layer=layer), counts
+
+    def _from_prefix(
+        self,
+        prefix: _Prefix,
+        indices: Sequence[int],
+        seconds: Sequence[tuple[int, Turn]],
+        layer: int | None,
+    ) -> tuple[Branch, list[int]]:
+        """Continue the shared prefix; the second views' is prefilled now, and joined."""
+        branch, width = prefix.branch, max(prefix.lengths)
+        if list(indices) != list(range(branch.rows)):
+            branch = branch.select(indices)
+        rows = list(indices)
+        if seconds:
+            rows += [index for index, _ in seconds]
+            prompts = self._encoded([second for _, second in seconds])
+            lengths = [prefix.lengths[index] for index, _ in seconds]
+            views = self._model.prefill(prompts.cut(lengths, width=width), self._sampling)
+            branch = branch.join(views)
+        branch.watch(layer)
+        branch.extend([prefix.ids[i][prefix.lengths[i] :] for i in rows])
+        return branch, [len(prefix.ids[i]) for i in indices]
+
+
+def _scores(branch: Branch, row: int, tokens: frozenset[int]) -> LabelScores:
+    """Return log-probabilities over the whole vocabulary; NaN where the logits are none."""
+    log_p = branch.logits[row].float().log_softmax(-1)
+    return {token: float(log_p[token]) for token in sorted(tokens) if 0 <= token < len(log_p)}
+
+
+def _hidden_layer(jobs: Sequence[Job]) -> int | None:
+    layers = {job.needs.hidden_layer for job in jobs} - {None}
+    if len(layers) > 1:
+        raise UnsupportedGeneration(
+            f"The strategies of one batch read different layers: {sorted(map(str, layers))}.",
+            hint="Answer these turns in separate calls.",
+        )
+    return next(iter(layers), None)
+
+
+def _row(model: CachedModel, job: Job) -> Row:
+    """Return a job's row; what its strategy or grammar raise already is the row's error."""
+    try:
+        return _made_row(model, job)
+    except Exception as error:  # strategies and grammars are foreign code
+        return Row(0, frozenset(), error=error)
+
+
+def _made_row(model: CachedModel, job: Job) -> Row:
+    strategy = job.strategy
+    limits = [job.sampling.max_tokens, strategy.max_tokens if strategy else None]
+    budget = min(limit for limit in limits if limit is not None)
+    return Row(
+        max_tokens=budget,
+        eos_ids=model.vocabulary.eos_ids,
+        strategy=strategy,
+        constraint=job.constraint(budget) if job.constraint else None,
+        keeps_hidden=strategy is None and job.needs.hidden_layer is not None,
+    )
+
+
+def _generator(seed: int | None, device: torch.device) -> torch.Generator:
+    generator = torch.Generator(device=device)
+    if seed is None:
+        generator.seed()
+    else:
+        generator.manual_seed(seed)
+    return generator
+
+
+def _delta(job: Job, row: Row, stream: TextStream, prompt_tokens: int) -> Delta:
+    if row.error is not None:
+        return Delta(job.index, error=row.error)
+    ended = row.tokens[-1] in row.eos_ids
+    text = "" if ended else stream.push(row.tokens[-1])
+    if stream.stopped:
+        row.finish = "stop"
+    if row.finish is None:
+        return Delta(job.index, text)
+    hidden = torch.stack(row.hidden) if row.hidden else None
+    return Delta(
+        job.index,
+        text + stream.flush(),
+        row.finish,
+        tuple(row.tokens),
+        prompt_tokens,
+        hidden=hidden,
+    )
