@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from pydantic import ValidationError
-
 from safecode_guard.errors import JudgeError
 from safecode_guard.judges.failures import UNREADABLE
 from safecode_guard.taxonomy import LABELS, Label
@@ -56,9 +54,11 @@ def _nothing_found(failed: Any, status: Any) -> dict[str, Any]:
 
 def _judgement(fields: dict[str, Any]) -> Judgement:
     try:
-        return Judgement.model_validate(fields)
-    except ValidationError as error:
+        judgement = Judgement.model_validate(fields)
+        judgement.model_dump_json()  # text that cannot be written would break the verdict later
+    except ValueError as error:
         raise JudgeError("The judge returned a Judgement with fields that are none.") from error
+    return judgement
 
 
 def _share(value: Any, name: str) -> float | None:
