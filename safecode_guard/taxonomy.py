@@ -34,6 +34,7 @@ Category = Literal[
 
 LABELS: Final[tuple[Label, ...]] = get_args(Label)
 ACTIONS: Final[tuple[Action, ...]] = get_args(Action)
+STAGES: Final[tuple[Stage, ...]] = get_args(Stage)
 CATEGORIES: Final[tuple[Category, ...]] = get_args(Category)
 
 

@@ -149,6 +149,9 @@ class JudgeAbilities:
     """It names hazards."""
     honours_deadline: bool = False
     """It gives up at a request's deadline by itself, so that no thread has to be kept for it."""
+    batches: bool = False
+    """Its ``judge_many`` is one pass of a model in this process: cheaper than one by one, and
+    blocking."""
     sees_images: bool = True
     """It looks at the pictures; False: at a caption or the words alone, and it says so."""
 

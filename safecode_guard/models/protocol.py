@@ -7,7 +7,7 @@ forks; behind a server it is requests. Nothing here needs torch to be imported.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Event
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -138,6 +138,8 @@ class Abilities:
     """Its answers can be held to a grammar."""
     label_scores: bool = False
     """It can be asked for the scores of labels: it can judge itself."""
+    batches: bool = False
+    """Several turns in one session cost less than each in one of its own."""
 
     @property
     def steers(self) -> bool:
@@ -169,6 +171,8 @@ class Job:
     strategy: LogitsStrategy | None = None
     needs: Needs = Needs()
     """Of the strategy."""
+    live: bool = False
+    """Somebody reads the pieces as they come."""
     record: Mapping[str, Any] | None = None
     """The strategy's record, complete, for engines that run it by themselves."""
     constraint: Callable[[int], Constraint] | None = None
@@ -195,6 +199,9 @@ class Delta:
     """Why this answer could not be given or finished; the others go on."""
     native: Any = None
     """The piece, or on the last delta the whole answer, in the engine's own form."""
+    read: Callable[[], Turn] | None = None
+    """Reads the whole answer as a turn of one message, with its pictures and calls, on the last
+    delta; None: it is its text and nothing else."""
     hidden: Tensor | None = None
     """float [tokens, d]: the states of ``needs.hidden_layer`` from which each token was chosen,
     on the last delta of a job without a strategy that asked for them."""
@@ -212,7 +219,7 @@ class Session(Protocol):
             ModelError: If the model cannot be asked.
         """
 
-    def answer(self, jobs: Sequence[Job]) -> Iterator[Delta]:
+    def answer(self, jobs: Sequence[Job]) -> Generator[Delta]:
         """Answer turns and yield what is new, step by step; at most once a session.
 
         Second views are made and run here, after the verdicts, for the jobs that need them. A
@@ -227,7 +234,7 @@ class Session(Protocol):
 class AsyncSession(Session, Protocol):
     """A session that answers on the event loop instead of in a worker thread."""
 
-    def aanswer(self, jobs: Sequence[Job]) -> AsyncIterator[Delta]:
+    def aanswer(self, jobs: Sequence[Job]) -> AsyncGenerator[Delta]:
         """Answer turns as `answer` does."""
 
 

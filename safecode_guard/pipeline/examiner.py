@@ -1,17 +1,23 @@
-"""The first half of a turn: route it, judge it, and make its verdict."""
+"""Examines a subject: route it, judge it, conclude the verdict, and tell it.
+
+Here alone verdicts are made. Whoever needs one gets it from `Examiner.conclude`, with the id of its
+run, and nobody edits it afterwards.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from safecode_guard.judges.cache import JudgementCache
-from safecode_guard.judges.failsafe import arun_judge, run_judge, run_many
-from safecode_guard.judges.protocol import Judge, JudgeRequest, ToolCallSubject
+from safecode_guard.judges.protocol import Judge, JudgeRequest, OpenPrompt, ToolCallSubject
+from safecode_guard.pipeline.host import Host, ThisThread, run
+from safecode_guard.pipeline.requests import Run
 from safecode_guard.pipeline.routing import Route, route
-from safecode_guard.pipeline.rules import Decision, decide, without_steering
+from safecode_guard.pipeline.rules import Decision, decide, unjudgeable, without_steering
 from safecode_guard.policy import Policy
+from safecode_guard.taxonomy import Stage
+from safecode_guard.turns.scene import Scene, scenes_of
 from safecode_guard.turns.turn import Turn
 from safecode_guard.verdict import (
     DecodingRecord,
@@ -22,10 +28,64 @@ from safecode_guard.verdict import (
     Verdict,
 )
 
+Sink = Callable[[Verdict], None]
+"""Is given every verdict of an examiner, such as an audit log."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is examined: a turn, a tool call in it, a tool's result, or the answer to it."""
+
+    stage: Stage
+    turn: Turn
+    tool_call: ToolCallSubject | None = None
+    result: str | None = None
+    """The text that a tool returned; its pictures are the turn's newest."""
+    answer: str | None = None
+    """The finished answer; its pictures are the turn's newest."""
+    own_images: int = 0
+    """How many of the newest pictures the result or the answer brought."""
+    deadline: float | None = None
+    run: Run = field(default_factory=Run)
+
+    @property
+    def tool(self) -> str | None:
+        """The tool's name, at the stages of tools."""
+        return self.tool_call.name if self.tool_call else None
+
+    def requests(self, *, most: int, prompt: OpenPrompt | None = None) -> list[JudgeRequest]:
+        """Return what is asked of the judge: one request for each scene that has to be judged.
+
+        The first is about the newest pictures. Earlier ones are judged with a user's turn, since
+        the model is shown them with it; a result's or an answer's own are judged with that.
+        """
+        reach = None if self.stage == "input" else self.own_images
+        return [
+            JudgeRequest(
+                self.stage,
+                scene,
+                self.tool_call,
+                self.result,
+                self.answer,
+                deadline=self.deadline,
+                prompt=prompt,
+            )
+            for scene in scenes_of(self.turn, most=most, reach=reach)
+        ]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What decided about a subject, and the judgement and the scene that it rests on."""
+
+    decision: Decision
+    judgement: Judgement | None = None
+    scene: Scene | None = None
+
 
 @dataclass(frozen=True)
 class Examiner:
-    """Judges requests under a policy; needs no model of its own."""
+    """Examines subjects under a policy; needs no model of its own."""
 
     judge: Judge
     policy: Policy
@@ -33,99 +93,106 @@ class Examiner:
     digest: str
     """The policy's digest, own judge and strategy included."""
     steers: bool = True
-    """Whether the guarded model can be steered at all."""
+    """Whether what answers can be steered at all."""
+    judges: Mapping[Stage, Judge] = field(default_factory=dict)
+    """Judges of stages that have one of their own."""
+    sinks: tuple[Sink, ...] = ()
 
-    def route(self, turn: Turn) -> Route:
-        """Return what is to be done with a turn before anything is judged."""
-        return route(turn, self.policy)
+    def judge_at(self, stage: Stage) -> Judge:
+        """Return the judge of a stage."""
+        return self.judges.get(stage, self.judge)
 
-    def recall(self, request: JudgeRequest) -> Judgement | None:
-        """Return the cached judgement of a request, if there is one."""
-        return self.cache.get(request.key(self.judge.id, self.judge.prompt_version))
+    def route(self, subject: Subject) -> Route:
+        """Return what is to be done with a subject before anything is judged."""
+        return route(subject.turn, self.policy, subject.stage, tool=subject.tool)
 
-    def remember(self, request: JudgeRequest, judgement: Judgement) -> None:
-        """Cache a judgement; failed ones are not kept."""
-        self.cache.put(request.key(self.judge.id, self.judge.prompt_version), judgement)
+    def settled(self, subject: Subject) -> Finding | None:
+        """Return the finding on what need not be judged, or cannot be; None: it has to be."""
+        kind = self.route(subject).kind
+        if kind == "refuse":
+            return Finding(unjudgeable(self.policy, subject.stage, tool=subject.tool))
+        return Finding(Decision(None, "pass")) if kind == "pass" else None
 
-    def judge_all(self, requests: Sequence[JudgeRequest]) -> list[Judgement]:
-        """Judge requests, from the cache where it can; never raises for a judge's failure."""
-        found = [self.recall(request) for request in requests]
+    async def judged(
+        self, subjects: Sequence[Subject], host: Host, prompts: Sequence[OpenPrompt | None] = ()
+    ) -> list[Finding]:
+        """Judge subjects of one stage, from the cache where it can, and decide.
+
+        Never raises for what a judge does: a failed check has an action of its own.
+        """
+        opened = prompts or [None] * len(subjects)
+        asked = [
+            subject.requests(most=self.policy.scene_images, prompt=prompt)
+            for subject, prompt in zip(subjects, opened, strict=True)
+        ]
+        judge = self.judge_at(subjects[0].stage)
+        flat = [request for requests in asked for request in requests]
+        judgements = iter(await self._judgements(judge, flat, host))
+        return [
+            self._found(subject, requests, [next(judgements) for _ in requests])
+            for subject, requests in zip(subjects, asked, strict=True)
+        ]
+
+    async def _judgements(
+        self, judge: Judge, requests: list[JudgeRequest], host: Host
+    ) -> list[Judgement]:
+        keys = [request.key(judge.id, judge.prompt_version) for request in requests]
+        found = [self.cache.get(key) for key in keys]
         missing = [i for i, judgement in enumerate(found) if judgement is None]
-        fresh = self._judge([requests[i] for i in missing])
+        timeout = self.policy.judge.timeout_s
+        asked = [requests[i] for i in missing]
+        fresh = await host.judge(judge, asked, timeout_s=timeout) if asked else []
         for i, judgement in zip(missing, fresh, strict=True):
-            self.remember(requests[i], judgement)
+            self.cache.put(keys[i], judgement)
             found[i] = judgement
         return [judgement for judgement in found if judgement is not None]
 
-    async def ajudge(self, request: JudgeRequest) -> Judgement:
-        """Judge one request without blocking the event loop, from the cache where it can."""
-        judgement = self.recall(request)
-        if judgement is None:
-            timeout = self.policy.judge.timeout_s
-            judgement = await arun_judge(self.judge, request, timeout_s=timeout)
-            self.remember(request, judgement)
-        return judgement
+    def _found(
+        self, subject: Subject, requests: list[JudgeRequest], judgements: list[Judgement]
+    ) -> Finding:
+        """Return the gravest finding: one dangerous scene makes the whole turn dangerous."""
+        findings = [
+            Finding(self.decide(judgement, subject), judgement, request.scene)
+            for request, judgement in zip(requests, judgements, strict=True)
+        ]
+        return max(findings, key=_gravity)
 
-    def _judge(self, requests: list[JudgeRequest]) -> list[Judgement]:
-        timeout = self.policy.judge.timeout_s
-        if any(request.prefix is not None for request in requests) or len(requests) == 1:
-            return [run_judge(self.judge, request, timeout_s=timeout) for request in requests]
-        return run_many(self.judge, requests, timeout_s=timeout)
-
-    def decide(self, judgement: Judgement) -> Decision:
+    def decide(self, judgement: Judgement, subject: Subject) -> Decision:
         """Return label and action of a judgement."""
-        decision = decide(judgement, self.policy)
+        decision = decide(judgement, self.policy, subject.stage, tool=subject.tool)
         return decision if self.steers else without_steering(decision)
 
-    def unjudgeable(self) -> Decision:
-        """Return the decision on a turn with media that cannot be judged."""
-        return Decision(None, self.policy.actions.unjudgeable, degraded=True)
+    def check(self, subject: Subject) -> Verdict:
+        """Return the verdict on a subject; nothing is generated."""
+        return run(self.examine(subject, ThisThread()))
 
-    def check(self, request: JudgeRequest, *, run_id: str | None = None) -> Verdict:
-        """Return the verdict on a request; nothing is generated."""
-        settled = self._settled(request)
-        judgement = None if settled else self.judge_all([request])[0]
-        return self._checked(request, settled, judgement, run_id)
+    async def examine(self, subject: Subject, host: Host) -> Verdict:
+        """Return the verdict on a subject in the host's form; see `check`."""
+        finding = self.settled(subject) or (await self.judged([subject], host))[0]
+        return self.conclude(subject, finding)
 
-    async def acheck(self, request: JudgeRequest, *, run_id: str | None = None) -> Verdict:
-        """Return the verdict on a request without blocking the event loop; see `check`."""
-        settled = self._settled(request)
-        judgement = None if settled else await self.ajudge(request)
-        return self._checked(request, settled, judgement, run_id)
-
-    def _settled(self, request: JudgeRequest) -> Decision | None:
-        """Return the decision on what need not be judged, or cannot be."""
-        kind = self.route(request.turn).kind
-        if kind == "refuse":
-            return self.unjudgeable()
-        return Decision(None, "pass") if kind == "pass" else None
-
-    def _checked(
-        self,
-        request: JudgeRequest,
-        settled: Decision | None,
-        judgement: Judgement | None,
-        run_id: str | None,
+    def conclude(
+        self, subject: Subject, finding: Finding, *, decoding: DecodingRecord | None = None
     ) -> Verdict:
-        decision = settled if judgement is None else self.decide(judgement)
-        assert decision is not None
-        return self.verdict(request, decision, judgement, run_id=run_id)
+        """Make the verdict of a finding, and tell it to the run and to every sink.
 
-    def verdict(
-        self,
-        request: JudgeRequest,
-        decision: Decision,
-        judgement: Judgement | None,
-        *,
-        decoding: DecodingRecord | None = None,
-        run_id: str | None = None,
+        What was neither judged nor refused is told to nobody: there is nothing to tell.
+        """
+        verdict = self._verdict(subject, finding, decoding)
+        if verdict.label is not None or verdict.degraded:
+            for sink in self.sinks:
+                sink(verdict)
+            subject.run.tell(verdict)
+        return verdict
+
+    def _verdict(
+        self, subject: Subject, finding: Finding, decoding: DecodingRecord | None
     ) -> Verdict:
-        """Return the record of a decision; captions and rationales only if the policy says so."""
-        turn, call, policy = request.turn, request.tool_call, self.policy
-        content = judgement if judgement is not None and policy.record_content else None
+        turn, judgement, decision = subject.turn, finding.judgement, finding.decision
+        content = judgement if judgement is not None and self.policy.record_content else None
         return Verdict(
-            run_id=run_id,
-            stage=request.stage,
+            run_id=subject.run.id,
+            stage=subject.stage,
             label=decision.label,
             action=decision.action,
             degraded=decision.degraded,
@@ -137,17 +204,30 @@ class Examiner:
             parse_status=judgement.parse_status if judgement else "not_run",
             images=turn.subjects,
             media_skipped=turn.skipped,
-            tool_call=ToolCallRef(id=call.id, name=call.name, args_sha256=call.args_sha256())
-            if call
-            else None,
-            judge=_record(judgement) if judgement else None,
+            left_out=turn.left_out,
+            decided_by=finding.scene.indices if finding.scene else None,
+            tool_call=_call_record(subject.tool_call),
+            judge=_judge_record(judgement),
             decoding=decoding,
-            policy=PolicyRef(name=policy.name, digest=self.digest),
+            policy=PolicyRef(name=self.policy.name, digest=self.digest),
             error=judgement.failed if judgement else None,
         )
 
 
-def _record(judgement: Judgement) -> JudgeRecord:
+def _gravity(finding: Finding) -> tuple[int, int, float]:
+    p = finding.judgement.p_unsafe if finding.judgement else None
+    return (*finding.decision.gravity, 1.0 if p is None else p)
+
+
+def _call_record(call: ToolCallSubject | None) -> ToolCallRef | None:
+    if call is None:
+        return None
+    return ToolCallRef(id=call.id, name=call.name, args_sha256=call.args_sha256())
+
+
+def _judge_record(judgement: Judgement | None) -> JudgeRecord | None:
+    if judgement is None:
+        return None
     return JudgeRecord(
         id=judgement.judge_id,
         prompt_version=judgement.prompt_version,
@@ -156,15 +236,3 @@ def _record(judgement: Judgement) -> JudgeRecord:
         members=judgement.members,
         calibration_id=judgement.calibration_id,
     )
-
-
-def subject_of(
-    turn: Turn, tool_call: Mapping[str, Any] | None, *, deadline: float | None = None
-) -> JudgeRequest:
-    """Return the request to judge a turn, or a tool call (LangChain's form) made in it."""
-    if tool_call is None:
-        return JudgeRequest("input", turn, deadline=deadline)
-    call = ToolCallSubject(
-        str(tool_call.get("id") or ""), tool_call["name"], dict(tool_call["args"])
-    )
-    return JudgeRequest("tool_call", turn, tool_call=call, deadline=deadline)

@@ -2,37 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from safecode_guard.errors import PolicyError
 from safecode_guard.judges.cache import JudgementCache
 from safecode_guard.judges.factory import make_judge
-from safecode_guard.engines.transformers.protocol import CachedModel
-from safecode_guard.pipeline.examiner import Examiner
+from safecode_guard.judges.protocol import Judge
+from safecode_guard.models.protocol import Engine
+from safecode_guard.pipeline.admission import Admission
+from safecode_guard.pipeline.examiner import Examiner, Sink
+from safecode_guard.pipeline.guarded import GuardedTurns
+from safecode_guard.pipeline.steering import Steering
 from safecode_guard.policy import LocalJudgeConfig, Policy
+from safecode_guard.steering.factory import check_runs, make_strategy
 from safecode_guard.steering.protocol import Strategy
+from safecode_guard.taxonomy import STAGES, Stage
 
 
 def make_examiner(
     policy: Policy,
     *,
-    model: CachedModel | None = None,
+    engine: Engine | None = None,
     judge: object | None = None,
     strategy: Strategy | None = None,
     steers: bool = True,
+    sinks: tuple[Sink, ...] = (),
 ) -> Examiner:
     """Return the examiner of a policy.
 
     Args:
         policy: The policy in force.
-        model: The guarded model, where it judges itself.
+        engine: The guarded engine, where it judges itself.
         judge: A judge of the user's own, or a LangChain chat model.
         strategy: A strategy of the user's own; only its id matters here.
-        steers: Whether the guarded model can be steered.
+        steers: Whether what answers can be steered.
+        sinks: Who else is told every verdict.
 
     Raises:
         PolicyError: If policy and judge do not go together.
     """
-    made = make_judge(policy.judge, vlm=model, own=judge, load=load_local)
-    if policy.category_actions and not made.gives_categories:
+    made = make_judge(policy.judge, engine=engine, own=judge, load=load_local)
+    staged = dict(_stage_judges(policy, engine))
+    if policy.category_actions and not any(
+        one.abilities.categories for one in (made, *staged.values())
+    ):
         raise PolicyError(
             f"category_actions are set, but the judge {made.id!r} gives no categories.",
             hint="Remove them, or use a judge that names hazards.",
@@ -40,11 +53,54 @@ def make_examiner(
     objects = {"judge": made.id} if judge is not None else {}
     if strategy is not None:
         objects["strategy"] = strategy.id
-    cache = JudgementCache(policy.judge.cache_size)
-    return Examiner(made, policy, cache, policy.digest(**objects), steers)
+    return Examiner(
+        made,
+        policy,
+        JudgementCache(policy.judge.cache_size),
+        policy.digest(**objects),
+        steers,
+        judges=staged,
+        sinks=sinks,
+    )
 
 
-def load_local(config: LocalJudgeConfig) -> CachedModel:
+def _stage_judges(policy: Policy, engine: Engine | None) -> Iterator[tuple[Stage, Judge]]:
+    for stage in STAGES:
+        config = getattr(policy.stages, stage).judge
+        if config is not None:
+            yield stage, make_judge(config, engine=engine, load=load_local)
+
+
+def make_turns(
+    engine: Engine,
+    examiner: Examiner,
+    *,
+    strategy: Strategy | None = None,
+    admission: Admission | None = None,
+) -> GuardedTurns:
+    """Return what serves an engine's turns under an examiner's policy.
+
+    Args:
+        engine: What answers.
+        examiner: What judges and decides.
+        strategy: A strategy of the user's own.
+        admission: The queue before the engine; None: it has limits of its own.
+
+    Raises:
+        PolicyError: If the strategy does not fit the policy.
+        LogitsUnavailable: If the engine cannot run the strategy.
+    """
+    decoding = examiner.policy.decoding
+    made = make_strategy(decoding, engine.family, strategy)
+    if examiner.steers:
+        check_runs(made, engine.abilities)
+    steering = Steering(engine, made, seed=decoding.seed)
+    return GuardedTurns(
+        engine, examiner, steering=steering, admission=admission or Admission.unlimited()
+    )
+
+
+def load_local(config: LocalJudgeConfig) -> Engine:
     """Return the model of a judge of kind ``local``, loaded."""
     from safecode_guard.engines.transformers.model import TransformersModel
 

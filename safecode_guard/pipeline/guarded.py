@@ -1,380 +1,305 @@
-"""A whole turn: examine it, steer it, decode it, and look at the answer once more if asked to."""
+"""The guarded turn: examine it, steer it, answer it, and look at the answer once more if asked to.
+
+There is one, for engines that can be steered and for those that can only be called, in a thread
+and on an event loop. It is written as a coroutine over a `Host`, which does the waiting.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+import time
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import aclosing, closing
+from dataclasses import replace
+from functools import partial
 
-from safecode_guard.engines.transformers.batch import (
-    Delta,
-    Job,
-    answer,
-    batch_key,
-    contrasted,
-    prefill,
+from safecode_guard.errors import TurnTimeout
+from safecode_guard.judges.protocol import OpenPrompt, judges_on
+from safecode_guard.models.protocol import Delta, Engine, Session
+from safecode_guard.pipeline import rail
+from safecode_guard.pipeline.admission import Admission
+from safecode_guard.pipeline.case import Case
+from safecode_guard.pipeline.examiner import Examiner, Finding
+from safecode_guard.pipeline.host import Host, ThisThread, drive
+from safecode_guard.pipeline.requests import (
+    Piece,
+    TurnEvent,
+    TurnRequest,
+    TurnResult,
+    collected,
 )
-from safecode_guard.engines.transformers.sharing import SharedPrefill, share
-from safecode_guard.errors import GuardError, ModelError, TurnBlocked
-from safecode_guard.judges.protocol import JudgeRequest, PromptingJudge
-from safecode_guard.engines.transformers.protocol import Branch, CachedModel
-from safecode_guard.pipeline.admission import Turnstile
-from safecode_guard.pipeline.examiner import Examiner
-from safecode_guard.pipeline.requests import TurnEvent, TurnRequest, TurnResult, collected
-from safecode_guard.pipeline.routing import Route
-from safecode_guard.pipeline.rules import Decision, certainty_of
-from safecode_guard.policy import Policy
-from safecode_guard.steering.protocol import (
-    LogitsStrategy,
-    SteeringContext,
-    Strategy,
-    TurnPlan,
-)
-from safecode_guard.steering.safecode.parameters import SteeringParameters
-from safecode_guard.steering.safecode.views import second_views
-from safecode_guard.steering.trace import Traced
-from safecode_guard.turns.turn import Turn
-from safecode_guard.verdict import DecodingRecord, Judgement, Verdict
+from safecode_guard.pipeline.rules import Decision
+from safecode_guard.pipeline.steering import Steering
+from safecode_guard.verdict import Verdict
+
+Events = AsyncGenerator[tuple[Case, TurnEvent]]
+Indexed = AsyncGenerator[tuple[int, TurnEvent]]
+Finished = tuple[Case, TurnResult, Delta]
+"""An answer that is held back until it has been judged, and the delta that completed it."""
 
 
-@dataclass(eq=False)
-class _Case:
-    """One request on its way through the stages."""
-
-    request: TurnRequest
-    route: Route
-    judgement: Judgement | None = None
-    verdict: Verdict | None = None
-    turn: Turn | None = None
-    """What is answered: the request's turn, or a plan's edit of it."""
-    strategy: LogitsStrategy | None = None
-    second: Turn | None = None
-    refuse: bool = False
-    """Only the grammar's refusal branch may be decoded."""
-    text: str = ""
-
-    @property
-    def question(self) -> JudgeRequest:
-        """The request as the judge gets it."""
-        return JudgeRequest("input", self.request.turn, deadline=self.request.deadline)
-
-    @property
-    def stopped(self) -> bool:
-        """Whether the verdict ends the turn before anything is generated."""
-        return self.verdict is not None and self.verdict.action in ("block", "review")
-
-
-class Pipeline:
-    """Serves turns on one model under one policy. Holds no state of any turn."""
+class GuardedTurns:
+    """Serves turns on one engine under one policy. Holds no state of any turn."""
 
     def __init__(
         self,
-        model: CachedModel,
+        engine: Engine,
         examiner: Examiner,
         *,
-        strategy: Strategy,
-        parameters: SteeringParameters,
-        turnstile: Turnstile,
+        steering: Steering,
+        admission: Admission,
     ) -> None:
-        self.model = model
+        self.engine = engine
         self.examiner = examiner
-        self.strategy = strategy
-        self.parameters = parameters
-        self._turnstile = turnstile
+        self._steering = steering
+        self._admission = admission
 
-    @property
-    def policy(self) -> Policy:
-        """The policy in force."""
-        return self.examiner.policy
-
-    def run(self, requests: Sequence[TurnRequest]) -> list[TurnResult | GuardError]:
-        """Answer turns; those that fit together are decoded as one batch.
+    def run(self, requests: Sequence[TurnRequest]) -> list[TurnResult | Exception]:
+        """Answer turns in this thread; those that fit together are decoded as one batch.
 
         A turn's own failure is returned in its place, so that it does not cost the others theirs.
         """
-        return collected(self.stream(requests), len(requests))
+        return collected(self.events(requests), len(requests))
 
-    def stream(self, requests: Sequence[TurnRequest]) -> Generator[tuple[int, TurnEvent]]:
+    def events(self, requests: Sequence[TurnRequest]) -> Generator[tuple[int, TurnEvent]]:
+        """Answer turns in this thread and yield what happens; see `stream`."""
+        return drive(self.stream(requests, ThisThread()))
+
+    async def stream(self, requests: Sequence[TurnRequest], host: Host) -> Indexed:
         """Answer turns and yield what happens, with the index of the turn it happens to.
 
-        No text of a turn comes before its verdict.
+        No text of a turn comes before its verdict. Each turn ends with its result or its error.
         """
-        cases = [_Case(request, self.examiner.route(request.turn)) for request in requests]
-        groups: dict[str, list[int]] = {}
-        for i, case in enumerate(cases):
-            groups.setdefault(f"{case.route.kind} {batch_key(_job(case))}", []).append(i)
-        for members in groups.values():
-            try:
-                for at, event in self._serve([cases[i] for i in members]):
-                    yield members[at], event
-            except GuardError as error:
-                yield from ((i, error) for i in members)
+        groups: dict[str, list[Case]] = {}
+        for index, request in enumerate(requests):
+            case = Case(index, request)
+            case.finding = self.examiner.settled(case.subject)
+            key = self.engine.batch_key(request.turn, request.sampling, request.tools)
+            groups.setdefault(f"{case.finding is None} {key}", []).append(case)
+        for cases in groups.values():
+            async with aclosing(self._served(cases, host)) as events:
+                async for case, event in events:
+                    case.ended = isinstance(event, TurnResult | Exception)
+                    yield case.index, event
 
-    def _serve(self, cases: list[_Case]) -> Iterator[tuple[int, TurnEvent]]:
-        """Serve cases of one kind that can share a batch."""
-        kind = cases[0].route.kind
-        own = self._judges_itself() and kind == "judge"
-        if kind == "judge" and not own:
-            self._judge(cases)
-        deadline = min((c.request.deadline for c in cases if c.request.deadline), default=None)
-        with self._turnstile.enter(deadline):
-            shared = self._judge_shared(cases) if own else None
+    async def _served(self, cases: list[Case], host: Host) -> Events:
+        """Serve cases that can share a batch, whatever goes wrong with some of them."""
+        try:
+            async with aclosing(self._turn(cases, host)) as events:
+                async for event in events:
+                    yield event
+        except Exception as error:  # what strikes them all: a full queue, a broken model
             for case in cases:
-                self._conclude(case)
-            for i, case in enumerate(cases):
-                if case.verdict is not None:
-                    yield i, case.verdict
-            open_cases = [i for i, case in enumerate(cases) if not case.stopped]
-            finished: list[tuple[int, TurnResult]] = []
-            for i, event in self._answer(cases, open_cases, shared):
-                if isinstance(event, TurnResult):
-                    finished.append((i, event))
-                elif not self._is_railed(cases[i]):
-                    yield i, event
-        for i, result in finished:
-            yield from ((i, event) for event in self._released(cases[i], result))
-        yield from ((i, self._stop(case)) for i, case in enumerate(cases) if case.stopped)
+                if not case.ended:
+                    yield case, error
+
+    async def _turn(self, cases: list[Case], host: Host) -> Events:
+        """One guarded turn, of all cases of a batch."""
+        own = cases[0].finding is None and judges_on(self.examiner.judge_at("input"), self.engine)
+        if cases[0].finding is None and not own:
+            await self._examine(cases, host)  # no place is held while another judge thinks
+        finished: list[Finished] = []
+        if own or not all(case.stops for case in cases):
+            async with aclosing(self._on_engine(cases, host, own, finished)) as events:
+                async for event in events:
+                    yield event
+        else:
+            for case in cases:
+                yield self._concluded(case)
+        for held in finished:
+            async with aclosing(self._released(held, host)) as events:
+                async for event in events:
+                    yield event
+        for case in cases:
+            if case.stops and case.verdict is not None:
+                yield case, rail.withheld(case, (case.verdict,), self.examiner.policy)
 
     # -- judging ------------------------------------------------------------------------------
 
-    def _judges_itself(self) -> bool:
-        judge = self.examiner.judge
-        return isinstance(judge, PromptingJudge) and judge.model is self.model
+    async def _examine(self, cases: list[Case], host: Host, session: Session | None = None) -> None:
+        """Judge cases; by the engine itself, on the session on which they will be answered."""
+        prompts = [
+            OpenPrompt(self.engine, session, i) if session is not None else None
+            for i in range(len(cases))
+        ]
+        subjects = [case.subject for case in cases]
+        for case, finding in zip(
+            cases, await self.examiner.judged(subjects, host, prompts), strict=True
+        ):
+            case.finding = self._fitted(case, finding)
 
-    def _judge(self, cases: list[_Case]) -> None:
-        """Judge cases that bring no judgement along."""
-        asked = [case for case in cases if case.request.judgement is None]
-        judgements = iter(self.examiner.judge_all([case.question for case in asked]))
-        for case in cases:
-            case.judgement = case.request.judgement or next(judgements)
-
-    def _judge_shared(self, cases: list[_Case]) -> SharedPrefill | None:
-        """Judge cases by the model itself, on a prefix that the answers go on to use."""
-        requests = [case.question for case in cases]
-        shared = self._share(cases, requests)
-        if shared is not None:
-            requests = [
-                replace(request, prefix=shared.row(i)) for i, request in enumerate(requests)
-            ]
-        for case, judgement in zip(cases, self.examiner.judge_all(requests), strict=True):
-            case.judgement = judgement
-        return shared
-
-    def _share(self, cases: list[_Case], requests: list[JudgeRequest]) -> SharedPrefill | None:
-        """Prefill what questions and answers share, unless every judgement is known already."""
-        judge = self.examiner.judge
-        if not isinstance(judge, PromptingJudge) or all(map(self.examiner.recall, requests)):
-            return None
-        jobs = [_job(case) for case in cases]
-        if self._may_contrast and all(_is_steerable(case.request) for case in cases):
-            seconds = map(self._second, cases)
-            jobs = [replace(job, second=s) for job, s in zip(jobs, seconds, strict=True)]
-        try:
-            return share(self.model, jobs, [judge.question(request) for request in requests])
-        except ModelError:  # if it is the question that fails, that is a failed check, no more
-            return None
-
-    @property
-    def _may_contrast(self) -> bool:
-        """Whether the strategy could want second views, as far as can be told before a verdict."""
-        return self.parameters.alpha > 0 and self.strategy.id not in ("plain", "verdict_prompt")
-
-    def _second(self, case: _Case) -> Turn:
-        """Return the turn with second views of its images; made once a turn."""
-        if case.second is None:
-            case.second = second_views(
-                case.request.turn,
-                parameters=self.parameters,
-                seed=self._seed(case.request),
-                working_size=self.model.working_size,
-                keeps_image_size=self.model.family.keeps_image_size,
-            )
-        return case.second
-
-    def _seed(self, request: TurnRequest) -> int:
-        seed = request.sampling.seed
-        return self.policy.decoding.seed if seed is None else seed
-
-    # -- deciding -----------------------------------------------------------------------------
-
-    def _conclude(self, case: _Case) -> None:
-        """Make the case's verdict, prepare its steering, and tell whoever listens."""
-        request, examiner = case.request, self.examiner
-        case.turn = request.turn
-        if case.route.kind == "pass":
-            return
-        decision = (
-            examiner.unjudgeable() if case.judgement is None else examiner.decide(case.judgement)
-        )
-        if request.constraint is not None:
-            decision = self._constrained(case, decision)
-        steered = False
-        if decision.action == "guide" and case.judgement and request.constraint is None:
-            steered = self._prepare(case, decision, case.judgement)
-        case.verdict = examiner.verdict(
-            case.question,
-            decision,
-            case.judgement,
-            decoding=self._record(request) if steered else None,
-            run_id=request.run_id,
-        )
-        request.on_verdict(case.verdict)
-
-    def _constrained(self, case: _Case, decision: Decision) -> Decision:
-        """Decide on an answer under a grammar, which cannot be steered towards a refusal."""
-        if decision.action != "guide":
-            return decision
+    def _fitted(self, case: Case, finding: Finding) -> Finding:
+        """Return the finding for an answer that must follow a form, and so cannot refuse."""
+        request, decision = case.request, finding.decision
+        forced = request.forced or request.constraint is not None
+        if not forced or decision.stops:
+            return finding
         if decision.label == "safe":
-            return replace(decision, action="pass")
-        if case.request.refusal is None:
-            return replace(decision, action="block")
+            return replace(finding, decision=replace(decision, action="pass"))
+        if request.refusal is None:
+            return replace(finding, decision=replace(decision, action="block"))
         case.refuse = True
-        return decision
+        return replace(finding, decision=replace(decision, action="guide"))
 
-    def _prepare(self, case: _Case, decision: Decision, judgement: Judgement) -> bool:
-        """Set how the case is steered; returns whether it is."""
-        context = SteeringContext(
-            label=decision.label,
-            direction=decision.direction,
-            certainty=certainty_of(judgement, decision.label),
-            judgement=judgement,
-            parameters=self._parameters_of(case.request),
-            vocabulary=self.model.vocabulary,
-            family=self.model.family,
-            seed=self._seed(case.request),
-        )
-        plan = self.strategy.prepare(context)
-        if isinstance(plan, TurnPlan):
-            case.turn = plan.edit(case.request.turn)
-        elif plan is not None:
-            case.strategy = plan
-            if case.request.trace:
-                case.strategy = Traced(plan, self.model.vocabulary)
-        return plan is not None
-
-    def _parameters_of(self, request: TurnRequest) -> SteeringParameters:
-        """Return the parameters of one turn: without an image there is nothing to contrast."""
-        if request.turn.images:
-            return self.parameters
-        return self.parameters.model_copy(update={"alpha": 0.0})
-
-    def _record(self, request: TurnRequest) -> DecodingRecord:
-        parameters = self._parameters_of(request).model_dump()
-        return DecodingRecord(strategy=self.strategy.id, seed=self._seed(request), **parameters)
+    def _concluded(self, case: Case) -> tuple[Case, TurnEvent]:
+        """Conclude a case's verdict, and prepare its steering first: the verdict records it."""
+        finding = case.finding
+        assert finding is not None
+        decoding = None
+        steered = finding.decision.action == "guide" and not case.refuse
+        try:
+            if steered and finding.judgement is not None:
+                decoding = self._steering.prepare(case)
+        except Exception as error:  # a strategy is foreign code; without it nothing is answered
+            case.finding = replace(finding, decision=Decision(None, "block", degraded=True))
+            return case, error
+        case.verdict = self.examiner.conclude(case.subject, finding, decoding=decoding)
+        return case, case.verdict
 
     # -- answering ----------------------------------------------------------------------------
 
-    def _answer(
-        self, cases: list[_Case], indices: list[int], shared: SharedPrefill | None
-    ) -> Iterator[tuple[int, str | TurnResult]]:
-        """Decode the open cases as one batch."""
-        if not indices:
-            return
-        jobs = [self._steered_job(cases[i]) for i in indices]
-        branch, counts = self._start(cases, indices, jobs, shared)
-        for delta in answer(self.model, branch, jobs):
-            case = cases[indices[delta.index]]
-            case.text += delta.text
-            if delta.text:
-                yield indices[delta.index], delta.text
-            if delta.finish is not None:
-                yield indices[delta.index], _result(case, delta, counts[delta.index])
+    async def _on_engine(
+        self, cases: list[Case], host: Host, own: bool, finished: list[Finished]
+    ) -> Events:
+        """Do what holds a place on the engine: judge there, prepare the steering, answer."""
+        late: list[Case] = []
+        async with aclosing(self._placed(cases, late, host, own, finished)) as events:
+            async for event in events:
+                yield event
+        for case in late:
+            case.finding = Finding(Decision(None, "block", degraded=True))
+            yield (
+                case,
+                TurnTimeout(
+                    "The turn's deadline passed while it waited for the model.",
+                    hint="Raise policy.deadline_s, or send fewer turns at once.",
+                ),
+            )
 
-    def _steered_job(self, case: _Case) -> Job:
-        job = replace(_job(case), strategy=case.strategy)
-        if case.refuse:
-            return replace(job, constraint=case.request.refusal)
-        if case.strategy is not None and case.strategy.views == 2:
-            return replace(job, second=self._second(case))
-        return job
-
-    def _start(
+    async def _placed(
         self,
-        cases: list[_Case],
-        indices: list[int],
-        jobs: list[Job],
-        shared: SharedPrefill | None,
-    ) -> tuple[Branch, list[int]]:
-        """Return the branch with the jobs' prompts, continued from the shared prefix if it can."""
-        edited = any(cases[i].turn is not cases[i].request.turn for i in indices)
-        paired = [i for i, job in zip(indices, jobs, strict=True) if contrasted(job)]
-        if shared is None or edited or (paired and not shared.paired):
-            return prefill(self.model, jobs)
-        branch = shared.answer_branch(indices, paired)
-        return branch, [shared.prompt_tokens(i) for i in indices]
+        cases: list[Case],
+        late: list[Case],
+        host: Host,
+        own: bool,
+        finished: list[Finished],
+    ) -> Events:
+        """Wait for a place; cases whose time is up meanwhile are put into ``late``."""
+        waiting, placed = list(cases), False
+        while waiting and not placed:
+            deadline = min(
+                (c.request.deadline for c in waiting if c.request.deadline), default=None
+            )
+            try:
+                async with host.place(self._admission, deadline):
+                    placed = True
+                    async with aclosing(self._held(waiting, host, own, finished)) as events:
+                        async for event in events:
+                            yield event
+            except TurnTimeout:
+                now = time.monotonic()
+                past = [c for c in waiting if c.request.deadline and c.request.deadline <= now]
+                if placed or not past:
+                    raise
+                late += past
+                waiting = [case for case in waiting if case not in past]
+
+    async def _held(
+        self, cases: list[Case], host: Host, own: bool, finished: list[Finished]
+    ) -> Events:
+        """Serve cases while a place is held."""
+        session = self._opened(cases)
+        try:
+            if own:
+                await self._examine(cases, host, session)
+            for case in cases:
+                if case.finding is not None and _is_told(case.finding):
+                    yield await host.call(partial(self._concluded, case))
+                case.railed = rail.applies(case, self.examiner.policy)
+            async with aclosing(self._answered(cases, session, host)) as events:
+                async for case, delta in events:
+                    for event in self._advanced(case, delta, finished):
+                        yield case, event
+        finally:
+            session.close()
+
+    def _opened(self, cases: Sequence[Case]) -> Session:
+        first = cases[0].request
+        turns = [case.request.turn for case in cases]
+        return self.engine.open(turns, first.sampling, tools=first.tools)
+
+    async def _answered(
+        self, cases: Sequence[Case], session: Session, host: Host
+    ) -> AsyncGenerator[tuple[Case, Delta]]:
+        """Answer the cases that are not stopped in one batch; if they cannot be, each alone."""
+        jobs = [case.job(place) for place, case in enumerate(cases) if not case.stops]
+        began = False
+        try:
+            async with aclosing(host.answer(session, jobs)) as deltas:
+                async for delta in deltas:
+                    began = True
+                    yield cases[delta.index], delta
+            return
+        except Exception as error:
+            if began or len(jobs) == 1:
+                for job in jobs:
+                    if not cases[job.index].answered:
+                        yield cases[job.index], Delta(job.index, error=error)
+                return
+        for job in jobs:
+            async with aclosing(self._alone(cases[job.index], host)) as answer:
+                async for item in answer:
+                    yield item
+
+    async def _alone(self, case: Case, host: Host) -> AsyncGenerator[tuple[Case, Delta]]:
+        """Answer a case by itself that did not fit into its batch."""
+        with closing(self._opened([case])) as session:
+            async with aclosing(self._answered([case], session, host)) as answer:
+                async for item in answer:
+                    yield item
+
+    def _advanced(self, case: Case, delta: Delta, finished: list[Finished]) -> Generator[TurnEvent]:
+        """Return what a delta shows to the outside; of a railed answer, nothing yet."""
+        done = delta.finish is not None
+        case.answered |= done or delta.error is not None
+        if delta.error is not None:
+            yield delta.error
+            return
+        case.text += delta.text
+        if not case.railed and (delta.text or (delta.native is not None and not done)):
+            yield Piece(delta.text, None if done else delta.native)
+        if done and case.railed:
+            finished.append((case, case.result(delta), delta))
+        elif done:
+            yield case.result(delta)
 
     # -- handing out --------------------------------------------------------------------------
 
-    def _is_railed(self, case: _Case) -> bool:
-        """Return whether the finished text has to be judged before it may leave."""
-        verdict = case.verdict
-        return verdict is not None and self.policy.output_rail.applies(verdict.label)
-
-    def _released(self, case: _Case, result: TurnResult) -> Iterator[TurnEvent]:
-        """Judge a finished answer where the policy wants it, and hand it out or withhold it."""
-        if not self._is_railed(case):
-            yield result
+    async def _released(self, held: Finished, host: Host) -> Events:
+        """Judge a finished answer, and hand it out or withhold it."""
+        case, result, delta = held
+        try:
+            verdict = await self._rail_verdict(held, host)
+        except Exception as error:  # what cannot be judged is not handed out
+            yield case, error
             return
-        request = JudgeRequest(
-            "output", case.request.turn, answer=result.text, deadline=case.request.deadline
-        )
-        judgement = self.examiner.judge_all([request])[0]
-        decision = self.examiner.decide(judgement)
-        if decision.label == "unsafe":
-            decision = replace(decision, action=self.policy.output_rail.action)
-        elif decision.action == "guide":
-            decision = replace(decision, action="block" if decision.degraded else "pass")
-        verdict = self.examiner.verdict(request, decision, judgement, run_id=case.request.run_id)
-        case.request.on_verdict(verdict)
-        yield verdict
+        yield case, verdict
         result = replace(result, verdicts=(*result.verdicts, verdict))
         if verdict.action in ("block", "review"):
-            yield self._withheld(case, verdict, result)
+            yield case, rail.withheld(case, result.verdicts, self.examiner.policy)
             return
         if result.text:
-            yield result.text
-        yield result
+            yield case, Piece(result.text)
+        yield case, result
 
-    def _stop(self, case: _Case) -> TurnResult | GuardError:
-        """Return what a stopped turn is answered with."""
-        verdict = case.verdict
-        assert verdict is not None
-        nothing = TurnResult("", "content_filter", 0, (), (verdict,))
-        return self._withheld(case, verdict, nothing)
-
-    def _withheld(
-        self, case: _Case, verdict: Verdict, result: TurnResult
-    ) -> TurnResult | TurnBlocked:
-        if self.policy.on_block == "raise" or case.request.constraint is not None:
-            return TurnBlocked(verdict)
-        text = self.policy.review_text if verdict.action == "review" else self.policy.refusal_text
-        return replace(result, text=text, finish="content_filter")
+    async def _rail_verdict(self, held: Finished, host: Host) -> Verdict:
+        case, result, delta = held
+        subject = await host.call(lambda: rail.answer_subject(case, result, delta.read))
+        if not judges_on(self.examiner.judge_at("output"), self.engine):
+            return await self.examiner.examine(subject, host)
+        async with host.place(self._admission, case.request.deadline):
+            return await self.examiner.examine(subject, host)
 
 
-def _is_steerable(request: TurnRequest) -> bool:
-    return bool(request.turn.images) and request.constraint is None
-
-
-def _job(case: _Case) -> Job:
-    """Return the plain job of a case."""
-    request = case.request
-    return Job(
-        case.turn or request.turn,
-        request.sampling,
-        request.tools,
-        constraint=request.constraint,
-        deadline=request.deadline,
-        cancelled=request.cancelled,
-    )
-
-
-def _result(case: _Case, delta: Delta, prompt_tokens: int) -> TurnResult:
-    steps = case.strategy.steps_traced(delta.tokens) if isinstance(case.strategy, Traced) else ()
-    return TurnResult(
-        text=case.text,
-        finish=str(delta.finish),
-        prompt_tokens=prompt_tokens,
-        tokens=delta.tokens,
-        verdicts=(case.verdict,) if case.verdict else (),
-        trace=steps,
-        refused=case.refuse,
-    )
+def _is_told(finding: Finding) -> bool:
+    """Return whether a finding is a verdict: something was judged, or could not be."""
+    return finding.decision.label is not None or finding.decision.degraded

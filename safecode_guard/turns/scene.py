@@ -74,18 +74,24 @@ def scene_of(turn: Turn, *, most: int = SCENE_IMAGES) -> Scene:
     return _scene(turn, range(first, len(turn.images)))
 
 
-def scenes_of(turn: Turn, *, most: int = SCENE_IMAGES) -> list[Scene]:
+def scenes_of(turn: Turn, *, most: int = SCENE_IMAGES, reach: int | None = None) -> list[Scene]:
     """Return the scene of a turn, then the scenes of its earlier pictures, in groups.
 
     Groups keep their bounds while a conversation grows, so that each is judged once: they are
     aligned to the place of a picture in the conversation, pictures left out before it included.
+
+    Args:
+        turn: The conversation.
+        most: Pictures in one scene.
+        reach: Only as many of the newest pictures have to be covered; None: all.
     """
+    count = len(turn.images)
     scenes = [scene_of(turn, most=most)]
-    older = len(turn.images) - len(scenes[0].images)
-    start = 0
+    older = count - len(scenes[0].images)
+    start = 0 if reach is None else max(0, count - reach)
     while start < older:
         end = start + most - (turn.left_out_images + start) % most
-        scenes.append(_scene(turn, range(start, min(end, len(turn.images)))))
+        scenes.append(_scene(turn, range(start, min(end, count))))
         start = end
     return scenes
 

@@ -20,7 +20,9 @@ class CachedEngine:
     @property
     def abilities(self) -> Abilities:
         """Everything: logits and states are in this process."""
-        return Abilities(logits=True, hidden_states=True, grammar=True, label_scores=True)
+        return Abilities(
+            logits=True, hidden_states=True, grammar=True, label_scores=True, batches=True
+        )
 
     def open(
         self, turns: Sequence[Turn], sampling: Sampling, *, tools: Sequence[Tool] = ()

@@ -8,7 +8,7 @@ verdicts, for the answers that contrast, and joined to it.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -127,17 +127,21 @@ class TransformersSession:
         return scores
 
     def _share(self, indices: Sequence[int], asked: Sequence[Sequence[int]]) -> None:
-        """Prefill what prompts and questions have in common, if it would pay."""
+        """Prefill what prompts and questions have in common, if it would pay.
+
+        A question that does not begin with all of its turn's pictures shares nothing.
+        """
         answers = self._answers()
-        ids = answers.ids
+        ids, pictures = answers.ids, answers.image_ids
         shared: dict[int, int] = {}
         for index, question in zip(indices, asked, strict=True):
             length = shared_length(ids[index], question)
-            shared[index] = min(length, shared.get(index, length))
-        suffix = max(len(ids[i]) - length for i, length in shared.items())
+            if length and not pictures.intersection(ids[index][length:]):
+                shared[index] = min(length, shared.get(index, length))
+        suffix = max((len(ids[i]) - length for i, length in shared.items()), default=0)
         lengths = [shared.get(i, max(len(row) - suffix, 0)) for i, row in enumerate(ids)]
         after = [row[n:] for row, n in zip(ids, lengths, strict=True)]
-        possible = min(lengths) > 0 and covers_images(answers, lengths)
+        possible = shared and min(lengths) > 0 and covers_images(answers, lengths)
         if not possible or not self._may_extend(after):
             self._unshared = True
             return
@@ -158,7 +162,7 @@ class TransformersSession:
 
     # -- answering ----------------------------------------------------------------------------
 
-    def answer(self, jobs: Sequence[Job]) -> Iterator[Delta]:
+    def answer(self, jobs: Sequence[Job]) -> Generator[Delta]:
         """Answer turns and yield what is new, step by step; see `Session.answer`.
 
         Raises:
@@ -181,7 +185,7 @@ class TransformersSession:
 
     def _decoded(
         self, branch: Branch, jobs: Sequence[Job], rows: Sequence[Row], counts: Sequence[int]
-    ) -> Iterator[Delta]:
+    ) -> Generator[Delta]:
         vocabulary = self._model.vocabulary
         streams = [TextStream(vocabulary, stop=job.sampling.stop) for job in jobs]
         place = {id(row): i for i, row in enumerate(rows)}
