@@ -36,6 +36,7 @@ from safecode_guard.errors import (
 from safecode_guard.taxonomy import Action, Category, Label, Stage
 
 if TYPE_CHECKING:
+    from safecode_guard.judges.chat import ChatJudge
     from safecode_guard.judges.protocol import BaseJudge, Judge, JudgeAbilities, JudgeRequest
     from safecode_guard.models.protocol import Needs, Step
     from safecode_guard.policy import Policy
@@ -60,6 +61,7 @@ __all__ = [
     "AsyncVerdictHandler",
     "BaseJudge",
     "Category",
+    "ChatJudge",
     "ChatTransformers",
     "ConstraintError",
     "FetchFailed",
@@ -115,6 +117,7 @@ _LAZY = {
     "AsyncVerdictHandler": "runnables.events",
     "VerdictHandler": "runnables.events",
     "SafeCoDeGuard": "runnables.guard",
+    "ChatJudge": "judges.chat",
     "BaseJudge": "judges.protocol",
     "Judge": "judges.protocol",
     "JudgeAbilities": "judges.protocol",

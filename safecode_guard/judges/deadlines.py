@@ -43,19 +43,60 @@ def has_time(deadline: float | None) -> bool:
     return deadline is None or deadline > time.monotonic()
 
 
-def call_before(deadline: float | None, work: Callable[[], T]) -> T:
+class Strays:
+    """Threads that were abandoned at a deadline and still run.
+
+    Python cannot stop a thread, so a judge that hangs leaves one behind with every call. Past
+    ``most`` of them it is not called again until one has ended.
+    """
+
+    def __init__(self, most: int = 4) -> None:
+        self.most = most
+        self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+
+    def check(self) -> None:
+        """Refuse a call while too many earlier ones still run.
+
+        Raises:
+            JudgeTimeout: If there are ``most`` of them.
+        """
+        with self._lock:
+            self._threads = [thread for thread in self._threads if thread.is_alive()]
+            if len(self._threads) >= self.most:
+                raise JudgeTimeout(
+                    f"{len(self._threads)} earlier calls of the judge still hang.",
+                    hint="Give its client a timeout of its own.",
+                )
+
+    def add(self, thread: threading.Thread) -> None:
+        """Remember a thread that was abandoned."""
+        with self._lock:
+            self._threads.append(thread)
+
+
+def call_before(
+    deadline: float | None, work: Callable[[], T], *, strays: Strays | None = None
+) -> T:
     """Call ``work`` and return its result, or give up at the deadline.
 
     Without a deadline the call runs in this thread. With one it runs in a daemon thread of its
     own (which sees the caller's context variables); at the deadline that thread is abandoned,
-    since Python cannot stop it, and its late result is dropped.
+    and its late result is dropped.
+
+    Args:
+        deadline: When to give up.
+        work: What is called.
+        strays: The threads abandoned before; None: they are not counted.
 
     Raises:
-        JudgeTimeout: At the deadline.
+        JudgeTimeout: At the deadline, or at once where too many earlier calls still run.
     """
     left = remaining(deadline)
     if left is None:
         return work()
+    strays = strays or Strays()
+    strays.check()
     outcome = _Outcome(work)
     context = contextvars.copy_context()
     thread = threading.Thread(
@@ -63,6 +104,8 @@ def call_before(deadline: float | None, work: Callable[[], T]) -> T:
     )
     thread.start()
     thread.join(left)
+    if thread.is_alive():
+        strays.add(thread)
     return outcome.take()
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Final, assert_never
 
-from safecode_guard.errors import PolicyError
+from safecode_guard.errors import JudgeError, PolicyError
 from safecode_guard.judges.local import Loader, LocalJudge
 from safecode_guard.judges.protocol import Judge
-from safecode_guard.models.protocol import VisionLanguageModel
+from safecode_guard.models.protocol import Engine
 from safecode_guard.policy import (
     ChatJudgeConfig,
     CustomJudgeConfig,
@@ -16,13 +16,17 @@ from safecode_guard.policy import (
     SameModelJudgeConfig,
 )
 
-_MEMBERS: Final = ("id", "prompt_version", "gives_categories", "judge", "ajudge")
+_REQUIRED: Final = ("id", "prompt_version", "abilities", "members", "judge", "ajudge", "close")
+_BASE: Final = (
+    "Derive it from safecode_guard.BaseJudge, which brings all but id and judge; or pass a "
+    "LangChain chat model."
+)
 
 
 def make_judge(
     config: JudgeConfig,
     *,
-    vlm: VisionLanguageModel | None = None,
+    engine: Engine | None = None,
     own: object | None = None,
     load: Loader | None = None,
 ) -> Judge:
@@ -30,9 +34,9 @@ def make_judge(
 
     Args:
         config: The policy's ``judge`` part.
-        vlm: The guarded model, which judges itself under ``same_model``.
-        load: Loads the model of a judge of kind ``local``, when it is first asked.
+        engine: The guarded model, which judges itself under ``same_model``.
         own: A judge, or a LangChain chat model that is to judge; goes before the configuration.
+        load: Loads the model of a judge of kind ``local``, when it is first asked.
 
     Raises:
         PolicyError: If the configuration needs an object that is not given, or the object given
@@ -42,7 +46,7 @@ def make_judge(
         return _own_judge(config, own)
     match config:
         case SameModelJudgeConfig():
-            return _same_model_judge(config, vlm)
+            return _same_model_judge(config, engine)
         case LocalJudgeConfig():
             if load is None:
                 raise PolicyError("judge.kind is 'local', but nothing can load its model here.")
@@ -61,45 +65,50 @@ def make_judge(
             assert_never(config)
 
 
-def _same_model_judge(config: SameModelJudgeConfig, vlm: VisionLanguageModel | None) -> Judge:
-    if vlm is None:
-        raise PolicyError(
-            "judge.kind is 'same_model', but the guarded model gives no access to its logits.",
-            hint="Pass a judge, or configure judge.kind 'local'.",
-        )
+def _same_model_judge(config: SameModelJudgeConfig, engine: Engine | None) -> Judge:
     from safecode_guard.judges.label_logits import LabelLogitsJudge
 
-    return LabelLogitsJudge(
-        vlm,
-        min_label_mass=config.min_label_mass,
-        caption=config.caption,
-        rationale=config.rationale,
-    )
-
-
-def _own_judge(config: JudgeConfig, own: Any) -> Judge:
-    missing = [name for name in _MEMBERS if not hasattr(own, name)]
-    judge: Judge = own
-    if missing and _is_chat_model(own):
-        from safecode_guard.judges.chat import ChatJudge
-
-        judge = ChatJudge(
-            own,
-            timeout_s=config.timeout_s,
+    try:
+        if engine is None:
+            raise JudgeError("There is no guarded model.")
+        return LabelLogitsJudge(
+            engine,
+            min_label_mass=config.min_label_mass,
             caption=config.caption,
             rationale=config.rationale,
         )
-    elif missing:
+    except JudgeError as error:
         raise PolicyError(
-            f"{type(own).__name__!r} is no judge: it lacks {', '.join(missing)}.",
-            hint="Implement safecode_guard.Judge, or pass a LangChain chat model.",
+            "judge.kind is 'same_model', but the guarded model gives no access to its logits.",
+            hint="Pass a judge, or configure judge.kind 'local'.",
+        ) from error
+
+
+def _own_judge(config: JudgeConfig, own: Any) -> Judge:
+    judge: Judge = own
+    if isinstance(own, type):
+        raise PolicyError(
+            f"{own.__name__!r} is a class, no judge.", hint=f"Pass an object: {own.__name__}()."
         )
+    if missing := [name for name in _REQUIRED if not hasattr(own, name)]:
+        if not _is_chat_model(own):
+            lacks = ", ".join(missing)
+            raise PolicyError(f"{type(own).__name__!r} is no judge: it lacks {lacks}.", hint=_BASE)
+        judge = _chat_judge(config, own)
     if isinstance(config, CustomJudgeConfig) and config.id != judge.id:
         raise PolicyError(
             f"The policy wants the judge {config.id!r}, but was given {judge.id!r}.",
             hint="Set judge.id to the object's id: it is part of the policy's digest.",
         )
     return judge
+
+
+def _chat_judge(config: JudgeConfig, model: Any) -> Judge:
+    from safecode_guard.judges.chat import ChatJudge
+
+    return ChatJudge(
+        model, timeout_s=config.timeout_s, caption=config.caption, rationale=config.rationale
+    )
 
 
 def _is_chat_model(own: object) -> bool:

@@ -6,8 +6,9 @@ import logging
 from typing import Final
 
 from safecode_guard.errors import GuardError, JudgeError, JudgeTimeout, ModelError
-from safecode_guard.verdict import Judgement
+from safecode_guard.verdict import Judgement, ParseStatus
 
+UNREADABLE: Final = "the judge's reply could not be read"
 _LOG: Final = logging.getLogger("safecode_guard.judges")
 
 
@@ -19,16 +20,13 @@ def failed_judgement(
     The error's own text may quote the conversation, so it is neither recorded nor logged, except
     at level DEBUG.
     """
-    reason = describe_failure(error)
-    _LOG.warning("Judge %r failed: %s", judge_id, reason)
     _LOG.debug("Judge %r failed", judge_id, exc_info=error)
-    return Judgement(
-        judge_id=judge_id,
-        prompt_version=prompt_version,
-        parse_status="not_run",
-        failed=reason,
-        latency_ms=latency_ms,
-    )
+    return _failed(judge_id, prompt_version, describe_failure(error), "not_run", latency_ms)
+
+
+def unreadable_reply(judge_id: str, prompt_version: str, *, latency_ms: float = 0.0) -> Judgement:
+    """Return the judgement of a reply that could not be read: a failed check, no verdict."""
+    return _failed(judge_id, prompt_version, UNREADABLE, "malformed", latency_ms)
 
 
 def describe_failure(error: Exception) -> str:
@@ -37,6 +35,19 @@ def describe_failure(error: Exception) -> str:
     cause = error.__cause__
     origin = "" if cause is None else f" (from {type(cause).__name__})"
     return f"{name}{origin}: {_phrase(error)}"
+
+
+def _failed(
+    judge_id: str, prompt_version: str, reason: str, status: ParseStatus, latency_ms: float
+) -> Judgement:
+    _LOG.warning("Judge %r failed: %s", judge_id, reason)
+    return Judgement(
+        judge_id=judge_id,
+        prompt_version=prompt_version,
+        parse_status=status,
+        failed=reason,
+        latency_ms=latency_ms,
+    )
 
 
 def _phrase(error: Exception) -> str:

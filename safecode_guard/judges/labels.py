@@ -1,4 +1,4 @@
-"""Labels read from next-token logits: a probability, nothing to parse."""
+"""Labels read from next-token log-probabilities: a probability, nothing to parse."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import math
 from dataclasses import dataclass
 from typing import Final, Literal
 
-import torch
-from torch import Tensor
-
 from safecode_guard.errors import JudgeError
-from safecode_guard.models.protocol import Vocabulary
+from safecode_guard.models.protocol import LabelScores, Vocabulary
 
 LogitLabel = Literal["safe", "unsafe"]
 _LEADS: Final = ("", " ", "\n")
+_ROUNDING: Final = 1e-2
+"""By how much half precision may take a probability above 1."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +21,11 @@ class LabelTokens:
 
     safe: frozenset[int]
     unsafe: frozenset[int]
+
+    @property
+    def all(self) -> frozenset[int]:
+        """The tokens of both labels: those whose scores are asked for."""
+        return self.safe | self.unsafe
 
 
 def label_tokens(vocabulary: Vocabulary) -> LabelTokens:
@@ -45,46 +49,31 @@ def label_tokens(vocabulary: Vocabulary) -> LabelTokens:
 
 
 def verdict_probability(
-    logits: Tensor,
-    candidates: Tensor,
-    vocabulary: Vocabulary,
-    *,
-    bias: float = 0.0,
-    temperature: float = 1.0,
-    labels: LabelTokens | None = None,
+    scores: LabelScores, labels: LabelTokens, *, bias: float = 0.0, temperature: float = 1.0
 ) -> tuple[float, float]:
-    """Return (p_unsafe, label mass) of next-token logits.
+    """Return (p_unsafe, label mass) of the labels' next-token log-probabilities.
 
     ``p_unsafe = sigmoid((log P(unsafe) - log P(safe) - bias) / temperature)``; the label mass is
-    P(safe) + P(unsafe): how far the model means to answer with a label at all. Where the
-    candidates are only a part of the vocabulary (a server), their values are taken as
-    log-probabilities as they are; a whole vocabulary is normalised here.
+    P(safe) + P(unsafe): how far the model means to answer with a label at all.
 
     Args:
-        logits: [n] next-token logits.
-        candidates: int64 [n], the token of each column.
-        vocabulary: The judge's tokenizer.
+        scores: Log-probability of each label's tokens, over the whole vocabulary.
+        labels: The result of `label_tokens`.
         bias: Log-odds taken off the unsafe side (calibration).
         temperature: Divides the log-odds (calibration).
-        labels: The result of `label_tokens`, to save finding them again.
 
     Raises:
-        JudgeError: If a logit is not a number, or no candidate is a label.
+        JudgeError: If a score is missing or is no log-probability.
     """
     if temperature <= 0:
         raise ValueError(f"temperature must be above 0, not {temperature!r}")
-    tokens = labels or label_tokens(vocabulary)
-    scores = logits.detach().float().cpu()
-    whole = scores.numel() >= vocabulary.size
-    log_p = scores.log_softmax(-1) if whole else scores
-    if bool(torch.isnan(log_p).any()):  # an infinite or missing logit becomes one, too
-        raise JudgeError("The judge's logits are not finite.", hint="Try another dtype or device.")
-    safe = _log_mass(log_p, candidates.cpu(), tokens.safe)
-    unsafe = _log_mass(log_p, candidates.cpu(), tokens.unsafe)
-    mass = min(math.exp(safe) + math.exp(unsafe), 1.0)
+    safe, unsafe = _log_mass(scores, labels.safe), _log_mass(scores, labels.unsafe)
+    mass = math.exp(safe) + math.exp(unsafe)
+    if mass > 1 + _ROUNDING:
+        raise _broken("add up to more than 1")
     if mass == 0.0:
         return 0.5, 0.0
-    return _sigmoid((unsafe - safe - bias) / temperature), mass
+    return _sigmoid((unsafe - safe - bias) / temperature), min(mass, 1.0)
 
 
 def _first_tokens(label: LogitLabel, vocabulary: Vocabulary) -> set[int]:
@@ -103,11 +92,24 @@ def _is_blank(token: int, vocabulary: Vocabulary) -> bool:
     return token not in vocabulary.special_ids and not vocabulary.decode([token]).strip()
 
 
-def _log_mass(log_p: Tensor, candidates: Tensor, ids: frozenset[int]) -> float:
-    chosen = torch.isin(candidates, torch.tensor(sorted(ids), dtype=candidates.dtype))
-    if not bool(chosen.any()):
-        raise JudgeError("No candidate of the judge's logits begins a label.")
-    return float(log_p[chosen].logsumexp(-1))
+def _log_mass(scores: LabelScores, tokens: frozenset[int]) -> float:
+    """Return the log of the summed probability of some tokens, -inf if there is none."""
+    if missing := tokens - scores.keys():
+        raise JudgeError(
+            f"The model gave no score of {len(missing)} of the labels' tokens.",
+            hint="Its engine must score every token that it is asked for.",
+        )
+    values = [scores[token] for token in tokens]
+    if any(math.isnan(value) or value > _ROUNDING for value in values):
+        raise _broken("are no log-probabilities")
+    most = max(values)
+    if most == -math.inf:
+        return most
+    return most + math.log(sum(math.exp(value - most) for value in values))
+
+
+def _broken(how: str) -> JudgeError:
+    return JudgeError(f"The labels' scores {how}.", hint="Try another dtype or device.")
 
 
 def _sigmoid(value: float) -> float:

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Callable
+from typing import Any, Final
 
 from safecode_guard.errors import JudgeError, ModelError
-from safecode_guard.judges.label_logits import LabelLogitsJudge
-from safecode_guard.judges.prompts import GENERAL
-from safecode_guard.judges.protocol import JudgeRequest
-from safecode_guard.models.protocol import VisionLanguageModel
+from safecode_guard.judges.folders import family_in, identity_of
+from safecode_guard.judges.label_logits import LabelLogitsJudge, version_of
+from safecode_guard.judges.prompts import prompt_for
+from safecode_guard.judges.protocol import BaseJudge, JudgeAbilities, JudgeRequest
+from safecode_guard.models.protocol import Engine
 from safecode_guard.policy import LocalJudgeConfig
 from safecode_guard.verdict import Judgement
 
-Loader = Callable[[LocalJudgeConfig], VisionLanguageModel]
+UNREAD: Final = "unread"
+"""Prompt version of a model whose own question is not known before it is loaded."""
+
+Loader = Callable[[LocalJudgeConfig], Engine]
 """Loads the model that a configuration names."""
 
 
-class LocalJudge:
+class LocalJudge(BaseJudge):
     """A `LabelLogitsJudge` over a model of its own; construction loads nothing.
 
-    It has no ``question``: the guarded model's prefix is of no use to another model.
-    """
+    The guarded turn's open prompt is of no use to it. Which question the model is asked, and so
+    the ``prompt_version``, is read from its directory; of a hub's model it is known once loaded.
 
-    gives_categories = False
-    honours_deadline = True
+    Example:
+        >>> config = LocalJudgeConfig(model="models/judge")
+        >>> LocalJudge(config, load=load).id                         # doctest: +SKIP
+        'local:judge@5b0e1c9a7f31'
+    """
 
     def __init__(self, config: LocalJudgeConfig, *, load: Loader) -> None:
         """Make the judge.
@@ -35,12 +42,14 @@ class LocalJudge:
             load: Loads the model when the judge is first asked.
         """
         self.config = config
-        self.id = f"local:{config.model}"
-        options = config.model_dump_json(include={"min_label_mass", "caption", "rationale"})
-        self.prompt_version = f"{GENERAL.version}:{options}"
+        self.id = f"local:{identity_of(config.model)}"
+        self.abilities = JudgeAbilities(honours_deadline=True)
         self._load = load
         self._lock = threading.Lock()
         self._judge: LabelLogitsJudge | None = None
+        self.prompt_version = UNREAD
+        if family := family_in(config.model):
+            self.prompt_version = version_of(prompt_for(family), **_options(config))
 
     def judge(self, request: JudgeRequest) -> Judgement:
         """Judge one request; the first call loads the model.
@@ -51,33 +60,32 @@ class LocalJudge:
         """
         return self._loaded().judge(request)
 
-    async def ajudge(self, request: JudgeRequest) -> Judgement:
-        """Judge one request in a worker thread; raises as `judge` does."""
-        return await asyncio.to_thread(self.judge, request)
-
     def judge_many(self, requests: list[JudgeRequest]) -> list[Judgement]:
         """Judge requests in one batch; raises as `judge` does."""
-        return self._loaded().judge_many(requests)
+        return self._loaded().judge_many(requests) if requests else []
+
+    def close(self) -> None:
+        """Let the model go; asked again, the judge loads it again."""
+        with self._lock:
+            self._judge = None
 
     def _loaded(self) -> LabelLogitsJudge:
         with self._lock:
             if self._judge is None:
                 self._judge = self._make()
+                self.prompt_version = self._judge.prompt_version
             return self._judge
 
     def _make(self) -> LabelLogitsJudge:
         try:
-            vlm = self._load(self.config)
-        except (ModelError, OSError) as error:
+            engine = self._load(self.config)
+        except (ModelError, OSError, ValueError, ImportError) as error:
             raise JudgeError(
                 f"The judge's model {self.config.model!r} could not be loaded.",
                 hint="Check judge.model, judge.device and judge.local_files_only.",
             ) from error
-        return LabelLogitsJudge(
-            vlm,
-            min_label_mass=self.config.min_label_mass,
-            caption=self.config.caption,
-            rationale=self.config.rationale,
-            id=self.id,
-            prompt_version=self.prompt_version,
-        )
+        return LabelLogitsJudge(engine, id=self.id, **_options(self.config))
+
+
+def _options(config: LocalJudgeConfig) -> dict[str, Any]:
+    return config.model_dump(include={"min_label_mass", "caption", "rationale"})

@@ -1,15 +1,15 @@
 """What a judge wrote, read strictly: one label, or nothing.
 
 Two forms are read: a label alone on its line (`unsafe`, `Decision: unsafe.`), and a JSON object
-with a ``label``. Everything else is ``undecided`` with the status ``malformed``: "not unsafe",
-"safe or unsafe", an empty reply, an error message.
+with a ``label``. Everything else is ``malformed`` and has no label: "not unsafe", "safe or
+unsafe", an empty reply, an error message. Only ``unsafe`` may come with reasons in plain text: no
+list of words tells a reason from a doubt, so that anything said beside ``safe`` takes it back.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import unicodedata
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -22,15 +22,15 @@ _LABEL_LINE: Final = re.compile(
     rf"(?P<label>safe|unsafe|undecided){_WRAP}[.!]?{_WRAP}",
     re.IGNORECASE,
 )
-_DOUBT: Final = re.compile(r"unsafe|undecided|\bnot\b|n['’]t\b", re.IGNORECASE)
+_KEYS: Final = frozenset({"label", "p_unsafe", "categories", "caption", "rationale"})
 _FENCE: Final = re.compile(r"\s*```(?:json)?\s*\n(?P<body>.*?)\n?\s*```\s*", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What was read of a judge's reply; ``malformed`` goes with the label ``undecided``."""
+    """What was read of a judge's reply; ``malformed`` goes without a label."""
 
-    label: Label
+    label: Label | None
     status: Literal["parsed", "malformed"] = "parsed"
     p_unsafe: float | None = None
     categories: tuple[Category, ...] = ()
@@ -38,15 +38,16 @@ class Reply:
     rationale: str | None = None
 
 
-MALFORMED: Final = Reply("undecided", "malformed")
+MALFORMED: Final = Reply(None, "malformed")
 
 
 def parse_reply(text: str) -> Reply:
     """Return the label that a reply states; never raises, and never guesses.
 
-    In plain text, ``safe`` is taken only if the rest of the text has no word of doubt. In JSON
-    the ``label`` decides, unless ``p_unsafe`` contradicts it; hazard names that are not ours are
-    left out.
+    In plain text, ``unsafe`` may stand first or in a marked line (``Decision: unsafe``) among
+    reasons; every other label is taken only if nothing else is said. In JSON the ``label``
+    decides, unless ``p_unsafe``, a named hazard, or a key that was not asked for stands against
+    it; hazard names that are not ours are left out.
 
     Example:
         >>> parse_reply("unsafe.").label, parse_reply("not unsafe").status
@@ -64,14 +65,14 @@ def _parse_line(text: str) -> Reply:
     matches = [_LABEL_LINE.fullmatch(line) for line in lines]
     marked = [match for match in matches if match and match["marker"]]
     stated = [match for match in matches if match]
-    # The decision line is the marked one; without a mark it must come first and stand alone.
-    decision = marked if marked else stated[:1] if matches and matches[0] else []
+    # The decision line is the marked one; without a mark it must come first.
+    decision = marked or (stated[:1] if matches and matches[0] else [])
     if len(decision) != 1 or len({match["label"].lower() for match in stated}) != 1:
         return MALFORMED
     label = _label(decision[0]["label"])
-    if label == "safe" and _DOUBT.search(unicodedata.normalize("NFKC", text)):
+    if label is None or (label != "unsafe" and len(lines) > 1):
         return MALFORMED
-    return MALFORMED if label is None else Reply(label)
+    return Reply(label)
 
 
 def _parse_json(text: str) -> Reply:
@@ -81,15 +82,16 @@ def _parse_json(text: str) -> Reply:
         return MALFORMED
     label = _label(data.get("label"))
     p_unsafe = data.get("p_unsafe")
-    categories = data.get("categories") or []
-    if label is None or not _is_probability(p_unsafe) or not isinstance(categories, list):
+    named = data.get("categories") or []
+    if label is None or not _is_probability(p_unsafe) or not isinstance(named, list):
         return MALFORMED
-    if p_unsafe is not None and _contradicts(label, p_unsafe):
+    categories = tuple(known for known in CATEGORIES if known in named)
+    if _contradicts(label, p_unsafe, categories) or (label != "unsafe" and data.keys() - _KEYS):
         return MALFORMED
     return Reply(
         label,
         p_unsafe=None if p_unsafe is None or label == "undecided" else float(p_unsafe),
-        categories=tuple(known for known in CATEGORIES if known in categories),
+        categories=categories,
         caption=_sentence(data.get("caption")),
         rationale=_sentence(data.get("rationale")),
     )
@@ -106,8 +108,9 @@ def _is_probability(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
 
 
-def _contradicts(label: Label, p_unsafe: float) -> bool:
-    return (label == "safe" and p_unsafe > 0.5) or (label == "unsafe" and p_unsafe < 0.5)
+def _contradicts(label: Label, p_unsafe: float | None, hazards: tuple[Category, ...]) -> bool:
+    p = 0.5 if p_unsafe is None else p_unsafe
+    return (label == "safe" and (p > 0.5 or bool(hazards))) or (label == "unsafe" and p < 0.5)
 
 
 def _sentence(value: Any) -> str | None:

@@ -228,12 +228,15 @@ def canonical_json(value: Any) -> str:
     """Return JSON that is the same for equal values, whatever they are and however deep.
 
     Keys are written as text and sorted by it; what JSON has no form for is written by ``repr``.
+    Letters of all scripts stay as they are: a judge is shown this text, and has to read it.
 
     Raises:
         UnreadableCall: If the value refers to itself or is nested beyond reason.
     """
     try:
-        return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), default=repr)
+        return json.dumps(
+            _plain(value), sort_keys=True, separators=(",", ":"), default=repr, ensure_ascii=False
+        )
     except RecursionError as error:
         raise UnreadableCall(
             "The tool call's arguments refer to themselves, or are nested beyond reason.",

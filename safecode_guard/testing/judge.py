@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from safecode_guard.judges.protocol import JudgeRequest
+from safecode_guard.judges.protocol import BaseJudge, JudgeAbilities, JudgeRequest
 from safecode_guard.taxonomy import LABELS, Label
 from safecode_guard.verdict import Judgement
 
@@ -25,7 +25,7 @@ class Delay:
 Answer = float | Label | Judgement | Exception | Delay
 
 
-class ScriptedJudge:
+class ScriptedJudge(BaseJudge):
     """A judge that answers by script.
 
     A number is ``p_unsafe``, a word is a label, an exception is raised, a `Judgement` is given as
@@ -44,12 +44,13 @@ class ScriptedJudge:
         script: Answer | Sequence[Answer] | Callable[[JudgeRequest], Answer] = 0.1,
         *,
         id: str = "scripted",
-        gives_categories: bool = False,
+        abilities: JudgeAbilities = JudgeAbilities(),  # noqa: B008
     ) -> None:
         self.id = id
-        self.gives_categories = gives_categories
+        self.abilities = abilities
         self.requests: list[JudgeRequest] = []
         """Every request so far, in order."""
+        self.closed = False
         self._script = script
         self._lock = threading.Lock()
 
@@ -68,6 +69,10 @@ class ScriptedJudge:
             await asyncio.sleep(answer.seconds)
             answer = answer.then
         return self._judgement(answer)
+
+    def close(self) -> None:
+        """Note that it was closed."""
+        self.closed = True
 
     def _next(self, request: JudgeRequest) -> Answer:
         with self._lock:

@@ -6,13 +6,22 @@ import sys
 import time
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import safecode_guard
+from safecode_guard import judges, testing
 
 HEAVY = ("torch", "transformers", "langchain", "langchain_core", "langgraph", "httpx", "llguidance")
-LIGHT_NAMES = ("Policy", "SafeCoDeSettings", "Verdict", "Judgement")
+LIGHT_NAMES = (
+    *("Policy", "SafeCoDeSettings", "Verdict", "Judgement"),
+    *("BaseJudge", "Judge", "JudgeAbilities", "JudgeRequest", "ChatJudge"),
+)
+ON_LANGCHAIN_ALONE = ("VerdictHandler", "is_action", "route_by_action", "verdict_edge")
+"""Public names that may load langchain_core, and nothing else that is heavy."""
+LIGHT_FAKES = ("Answer", "Delay", "ScriptedJudge")
+JUDGES = sorted(path.stem for path in Path(judges.__file__).parent.glob("[a-z]*.py"))
 
 
 def loaded_by(code: str) -> set[str]:
@@ -31,6 +40,37 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 @pytest.mark.parametrize("name", LIGHT_NAMES)
 def test_light_names_load_nothing_heavy(name: str) -> None:
     assert loaded_by(f"from safecode_guard import {name}") == set()
+
+
+@pytest.mark.parametrize("name", ON_LANGCHAIN_ALONE)
+def test_some_names_load_langchain_core_and_nothing_else(name: str) -> None:
+    assert loaded_by(f"from safecode_guard import {name}") <= {"langchain_core"}
+
+
+@pytest.mark.parametrize("name", LIGHT_FAKES)
+def test_scripted_judge_loads_nothing_heavy(name: str) -> None:
+    assert loaded_by(f"from safecode_guard.testing import {name}") == set()
+
+
+def test_event_recorder_loads_langchain_core_and_nothing_else() -> None:
+    assert loaded_by("from safecode_guard.testing import EventRecorder") <= {"langchain_core"}
+
+
+@pytest.mark.parametrize("module", JUDGES)
+def test_judges_load_nothing_heavy(module: str) -> None:
+    assert loaded_by(f"import safecode_guard.judges.{module}") == set()
+
+
+def test_scripted_judge_judges_without_torch() -> None:
+    code = (
+        "from safecode_guard import JudgeRequest\n"
+        "from safecode_guard.judges.failsafe import run_judge\n"
+        "from safecode_guard.testing import ScriptedJudge\n"
+        "from safecode_guard.turns import TextPart, Turn, TurnMessage\n"
+        "turn = Turn((TurnMessage('user', (TextPart('hi'),)),))\n"
+        "assert run_judge(ScriptedJudge(0.9), JudgeRequest.of_turn(turn)).p_unsafe == 0.9"
+    )
+    assert not loaded_by(code) & {"torch", "transformers"}
 
 
 def test_the_command_line_starts_without_anything_heavy() -> None:
@@ -56,27 +96,33 @@ def test_importing_the_package_is_quick() -> None:
     assert min(seconds) <= 0.7
 
 
-@pytest.mark.parametrize("name", safecode_guard.__all__)
-def test_every_public_name_can_be_had(name: str) -> None:
-    assert getattr(safecode_guard, name) is not None
-    assert name in dir(safecode_guard)
+NAMES = [(package, name) for package in (safecode_guard, testing) for name in package.__all__]
 
 
-def test_type_checkers_see_the_names_that_are_loaded_lazily() -> None:
-    tree = ast.parse(Path(safecode_guard.__file__).read_text(encoding="utf-8"))
+@pytest.mark.parametrize(("package", "name"), NAMES, ids=[name for _, name in NAMES])
+def test_every_public_name_can_be_had(package: ModuleType, name: str) -> None:
+    assert getattr(package, name) is not None
+    assert name in dir(package)
+
+
+@pytest.mark.parametrize("package", [safecode_guard, testing], ids=lambda p: p.__name__)
+def test_type_checkers_see_the_names_that_are_loaded_lazily(package: ModuleType) -> None:
+    tree = ast.parse(Path(str(package.__file__)).read_text(encoding="utf-8"))
     (guarded,) = (node for node in tree.body if isinstance(node, ast.If))
     seen = {
-        alias.name: str(node.module).removeprefix("safecode_guard.")
+        alias.name: str(node.module).removeprefix(f"{package.__name__}.")
         for node in guarded.body
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    assert seen == safecode_guard._LAZY
-    assert set(seen) <= set(safecode_guard.__all__)
+    assert seen == package._LAZY
+    assert set(seen) <= set(package.__all__)
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'SafeCode'"):
         safecode_guard.SafeCode  # noqa: B018
+    with pytest.raises(AttributeError, match="no attribute 'Scripted'"):
+        testing.Scripted  # noqa: B018
     with pytest.raises(ImportError):
         import_module("safecode_guard.SafeCode")

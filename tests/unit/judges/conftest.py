@@ -8,6 +8,7 @@ from PIL import Image
 
 from safecode_guard.judges.protocol import JudgeRequest
 from safecode_guard.turns.images import CheckedImage
+from safecode_guard.turns.scene import scene_of
 from safecode_guard.turns.turn import ImagePart, TextPart, Turn, TurnMessage
 
 
@@ -33,6 +34,6 @@ def turn() -> Callable[..., Turn]:
 def request_for(turn: Callable[..., Turn]) -> Callable[..., JudgeRequest]:
     def make(text: str = "How do I run faster here?", **fields: object) -> JudgeRequest:
         stage = fields.pop("stage", "input")
-        return JudgeRequest(stage, turn(text), **fields)  # type: ignore[arg-type]
+        return JudgeRequest(stage, scene_of(turn(text)), **fields)  # type: ignore[arg-type]
 
     return make

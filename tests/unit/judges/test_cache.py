@@ -40,6 +40,7 @@ def test_the_one_used_longest_ago_is_dropped() -> None:
     [
         {"failed": "JudgeError: down", "p_unsafe": None, "parse_status": "not_run"},
         {"failed": "JudgeError: down"},
+        {"failed": "unread", "parse_status": "malformed", "p_unsafe": None},
         {"label": "undecided", "parse_status": "malformed", "p_unsafe": None},
     ],
 )

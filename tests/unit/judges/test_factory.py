@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 
-from safecode_guard.errors import PolicyError
+from safecode_guard.errors import JudgeError, PolicyError
 from safecode_guard.judges.chat import ChatJudge
 from safecode_guard.judges.factory import make_judge
 from safecode_guard.judges.label_logits import LabelLogitsJudge
 from safecode_guard.judges.local import LocalJudge
-from safecode_guard.pipeline.factory import load_local
+from safecode_guard.judges.protocol import BaseJudge
+from safecode_guard.models.protocol import Engine
 from safecode_guard.policy import (
     ChatJudgeConfig,
     CustomJudgeConfig,
@@ -17,32 +20,39 @@ from safecode_guard.policy import (
     SameModelJudgeConfig,
 )
 from safecode_guard.testing import ScriptedJudge, ScriptedVLM
+from tests.unit.judges.engines import TableEngine
+
+
+def unloaded(config: LocalJudgeConfig) -> Engine:
+    raise AssertionError("nothing is loaded before it is asked")
 
 
 def test_same_model_judges_with_the_guarded_model() -> None:
     vlm = ScriptedVLM()
     config = SameModelJudgeConfig(min_label_mass=0.3, caption=True, rationale=True)
-    judge = make_judge(config, vlm=vlm)
+    judge = make_judge(config, engine=vlm)
     assert isinstance(judge, LabelLogitsJudge)
-    assert judge.model is vlm
+    assert judge.engine is vlm
     assert (judge.min_label_mass, judge.caption, judge.rationale) == (0.3, True, True)
 
 
 def test_local_judge_is_made_without_loading() -> None:
-    assert isinstance(make_judge(LocalJudgeConfig(model="none/such"), load=load_local), LocalJudge)
+    assert isinstance(make_judge(LocalJudgeConfig(model="none/such"), load=unloaded), LocalJudge)
 
 
 @pytest.mark.parametrize("config", [SameModelJudgeConfig(), ChatJudgeConfig()])
 def test_chat_model_becomes_a_chat_judge(config: JudgeConfig) -> None:
     model = FakeListChatModel(responses=["safe"])
-    judge = make_judge(config.model_copy(update={"timeout_s": 3.0}), vlm=ScriptedVLM(), own=model)
+    judge = make_judge(
+        config.model_copy(update={"timeout_s": 3.0}), engine=ScriptedVLM(), own=model
+    )
     assert isinstance(judge, ChatJudge)
     assert (judge.chat_model, judge.timeout_s) == (model, 3.0)
 
 
 def test_own_judge_goes_before_the_configuration() -> None:
     own = ScriptedJudge()
-    assert make_judge(SameModelJudgeConfig(), vlm=ScriptedVLM(), own=own) is own
+    assert make_judge(SameModelJudgeConfig(), engine=ScriptedVLM(), own=own) is own
     assert make_judge(CustomJudgeConfig(id="scripted"), own=own) is own
 
 
@@ -55,6 +65,8 @@ def test_own_judge_goes_before_the_configuration() -> None:
         (CustomJudgeConfig(id="mine"), ScriptedJudge(), "wants the judge 'mine'"),
         (SameModelJudgeConfig(), object(), "lacks id, prompt_version"),
         (SameModelJudgeConfig(), "gpt", "'str' is no judge"),
+        (SameModelJudgeConfig(), ScriptedJudge, "'ScriptedJudge' is a class, no judge"),
+        (LocalJudgeConfig(model="none/such"), None, "nothing can load its model"),
     ],
 )
 def test_what_is_missing_is_named(config: JudgeConfig, own: object, message: str) -> None:
@@ -62,11 +74,27 @@ def test_what_is_missing_is_named(config: JudgeConfig, own: object, message: str
         make_judge(config, own=own)
 
 
-def test_half_a_judge_is_told_what_it_lacks() -> None:
+@pytest.mark.parametrize("lacking", [{"vocabulary": None}, {"label_scores": False}])
+def test_model_that_keeps_its_scores_cannot_judge_itself(lacking: dict[str, Any]) -> None:
+    with pytest.raises(PolicyError, match="no access to its logits") as caught:
+        make_judge(SameModelJudgeConfig(), engine=TableEngine(**lacking))
+    assert isinstance(caught.value.__cause__, JudgeError)
+
+
+def test_half_a_judge_is_told_what_it_lacks_and_what_brings_it() -> None:
     class Half:
         id = "half"
 
         def judge(self, request: object) -> None: ...
 
-    with pytest.raises(PolicyError, match=r"lacks prompt_version, gives_categories, ajudge\."):
+    lacks = r"lacks prompt_version, abilities, members, ajudge, close\. Derive it from .*BaseJudge"
+    with pytest.raises(PolicyError, match=lacks):
         make_judge(SameModelJudgeConfig(), own=Half())
+
+
+def test_judge_without_a_name_is_told_so() -> None:
+    class Nameless(BaseJudge):
+        pass
+
+    with pytest.raises(PolicyError, match=r"lacks id\."):
+        make_judge(SameModelJudgeConfig(), own=Nameless())

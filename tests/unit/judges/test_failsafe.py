@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from safecode_guard.errors import JudgeError, JudgeTimeout, TemplateError
+from safecode_guard.judges.deadlines import Strays
 from safecode_guard.judges.failsafe import arun_judge, run_judge, run_many
 from safecode_guard.judges.label_logits import LabelLogitsJudge
-from safecode_guard.judges.protocol import JudgeRequest
+from safecode_guard.judges.protocol import BaseJudge, JudgeAbilities, JudgeRequest
 from safecode_guard.testing import Delay, ScriptedJudge, ScriptedVLM
 from safecode_guard.verdict import Judgement
 
@@ -22,18 +23,15 @@ Make = Callable[..., JudgeRequest]
 SECRET = "the user's private words"
 
 
-class Returning:
+class Returning(BaseJudge):
     """A judge that returns whatever it is given."""
 
-    id, prompt_version, gives_categories = "returning", "1", False
+    id = "returning"
 
     def __init__(self, value: Any) -> None:
         self.value = value
 
     def judge(self, request: JudgeRequest) -> Any:
-        return self.value
-
-    async def ajudge(self, request: JudgeRequest) -> Any:
         return self.value
 
 
@@ -88,11 +86,26 @@ def test_coroutine_of_a_wrongly_async_judge_is_a_failed_check(
     assert not [w for w in recwarn if "never awaited" in str(w.message)]
 
 
-def test_judgement_without_label_and_probability_is_a_failed_check(request_for: Make) -> None:
-    empty = Judgement(judge_id="j", prompt_version="1")
-    assert run_judge(Returning(empty), request_for()).failed
-    own = empty.model_copy(update={"failed": "offline"})
-    assert run_judge(Returning(own), request_for()).failed == "offline"
+@pytest.mark.parametrize(
+    "update", [{}, {"p_unsafe": -0.3}, {"p_unsafe": float("nan")}, {"label": "safe", "p_unsafe": 1}]
+)
+async def test_finding_that_makes_no_sense_is_a_failed_check(
+    update: dict[str, object], request_for: Make
+) -> None:
+    judge = Returning(Judgement(judge_id="j", prompt_version="1").model_copy(update=update))
+    for found in (
+        run_judge(judge, request_for()),
+        await arun_judge(judge, request_for()),
+        *run_many(judge, [request_for(), request_for()]),
+    ):
+        assert found.failed == "JudgeError: the check failed"
+        assert (found.label, found.p_unsafe) == (None, None)
+
+
+def test_failure_that_a_judge_reports_itself_is_kept(request_for: Make) -> None:
+    own = Judgement(judge_id="j", prompt_version="1", failed="offline", label="safe")
+    found = run_judge(Returning(own), request_for())
+    assert (found.failed, found.label) == ("offline", None)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1)])
@@ -171,11 +184,46 @@ def test_foreign_judge_with_a_deadline_sees_the_callers_context(request_for: Mak
     assert threads[1] is threading.main_thread()
 
 
-def test_judge_that_honours_deadlines_runs_in_the_callers_thread(request_for: Make) -> None:
+@pytest.mark.parametrize("honours", [True, False])
+def test_judge_that_honours_deadlines_runs_in_the_callers_thread(
+    honours: bool, request_for: Make
+) -> None:
     threads = []
-    vlm = ScriptedVLM(p_unsafe=lambda scene: threads.append(threading.current_thread()) or 0.9)  # type: ignore[func-returns-value]
-    assert run_judge(LabelLogitsJudge(vlm), request_for(), timeout_s=5).p_unsafe
-    assert threads == [threading.main_thread()]
+
+    def answer(request: JudgeRequest) -> float:
+        threads.append(threading.current_thread())
+        return 0.9
+
+    judge = ScriptedJudge(answer, abilities=JudgeAbilities(honours_deadline=honours))
+    assert run_judge(judge, request_for(), timeout_s=5).p_unsafe == 0.9
+    assert (threads == [threading.main_thread()]) == honours
+
+
+def test_judge_that_hangs_is_given_up_at_once_after_some_calls(request_for: Make) -> None:
+    judge, strays = ScriptedJudge(Delay(0.5, 0.1)), Strays(2)
+
+    def failure() -> str:
+        return run_judge(judge, request_for(), timeout_s=0.02, strays=strays).failed or ""
+
+    assert all("JudgeTimeout" in failure() for _ in range(5))
+    assert len(judge.requests) == 2
+    time.sleep(0.7)  # the threads have ended: it is asked again
+    assert "JudgeTimeout" in failure()
+    assert len(judge.requests) == 3
+
+
+def test_batch_that_hangs_counts_as_one_call(request_for: Make) -> None:
+    strays, batches = Strays(1), []
+
+    def hang(requests: list[JudgeRequest]) -> list[Judgement]:
+        batches.append(requests)
+        return late_batch(requests)
+
+    pair = [request_for("a"), request_for("b")]
+    for _ in range(3):
+        found = run_many(Batching(hang), pair, timeout_s=0.02, strays=strays)
+        assert all("JudgeTimeout" in (judgement.failed or "") for judgement in found)
+    assert len(batches) == 1
 
 
 def test_latency_is_measured(request_for: Make) -> None:

@@ -1,30 +1,31 @@
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
-import torch
 
 from safecode_guard.errors import JudgeError, JudgeTimeout, TemplateError
 from safecode_guard.judges.label_logits import LabelLogitsJudge
-from safecode_guard.judges.protocol import BatchJudge, JudgeRequest, PromptingJudge
+from safecode_guard.judges.protocol import BatchJudge, JudgeRequest, OpenPrompt, judges_on
 from safecode_guard.models.families import Family
 from safecode_guard.models.protocol import Sampling
 from safecode_guard.testing import Scene, ScriptedVLM
+from safecode_guard.turns.scene import scene_of
 from safecode_guard.turns.turn import TextPart, Turn, TurnMessage
+from tests.unit.judges.engines import TableEngine
 
 Make = Callable[..., JudgeRequest]
 
 
-class Prefix:
-    def __init__(self, logits: torch.Tensor) -> None:
-        self._logits = logits
-        self.read = 0
+def found(judge: LabelLogitsJudge, requests: list[JudgeRequest]) -> list[float]:
+    return [round(judgement.p_unsafe or 0, 3) for judgement in judge.judge_many(requests)]
 
-    def logits(self) -> torch.Tensor:
-        self.read += 1
-        return self._logits
+
+def by_text(scene: Scene) -> float:
+    return 0.9 if "cliff" in scene.question else 0.2
 
 
 def test_probability_and_mass_are_the_models(request_for: Make) -> None:
@@ -42,36 +43,109 @@ def test_low_label_mass_is_undecided_with_its_probability(request_for: Make) -> 
 
 
 def test_many_requests_are_one_prefill_in_order(request_for: Make) -> None:
-    def by_text(scene: Scene) -> float:
-        return 0.9 if "cliff" in scene.question else 0.2
-
     vlm = ScriptedVLM(p_unsafe=by_text)
     texts = ["a park", "a cliff", "a road"]
-    found = LabelLogitsJudge(vlm).judge_many([request_for(text) for text in texts])
-    assert [round(j.p_unsafe or 0, 3) for j in found] == [0.2, 0.9, 0.2]
+    assert found(LabelLogitsJudge(vlm), [request_for(text) for text in texts]) == [0.2, 0.9, 0.2]
     assert [call[:2] for call in vlm.calls] == [("prefill", 3)]
 
 
-def test_prefix_is_used_instead_of_a_prefill(request_for: Make) -> None:
-    vlm = ScriptedVLM(p_unsafe=0.2)
-    judge = LabelLogitsJudge(vlm)
-    other = ScriptedVLM(p_unsafe=0.8)
-    prefix = Prefix(
-        other.prefill(other.encode([judge.question(request_for())]), Sampling()).logits[0]
-    )
-    found = judge.judge_many([request_for(), request_for(prefix=prefix), request_for()])
-    assert [round(j.p_unsafe or 0, 3) for j in found] == [0.2, 0.8, 0.2]
-    assert prefix.read == 1
-    assert [call[:2] for call in vlm.calls] == [("prefill", 2)]
+def test_open_prompt_is_asked_instead_of_one_of_its_own(request_for: Make) -> None:
+    vlm = ScriptedVLM(p_unsafe=by_text)
+    requests = [request_for(text) for text in ("a park", "a cliff")]
+    session = vlm.open([request.scene.turn for request in requests], Sampling())
+    shared = [
+        request_for(text, prompt=OpenPrompt(vlm, session, i))
+        for i, text in enumerate(("a park", "a cliff"))
+    ]
+    assert found(LabelLogitsJudge(vlm), shared) == [0.2, 0.9]
+    assert [call[:2] for call in vlm.calls] == [("prefill", 2), ("extend", 2)]
 
 
-def test_question_keeps_the_conversation_up_to_the_last_image(request_for: Make) -> None:
-    judge = LabelLogitsJudge(ScriptedVLM())
+def test_each_session_is_asked_once_and_only_own_ones_are_closed(request_for: Make) -> None:
+    engine = TableEngine()
+    turn = request_for().scene.turn
+    first, second = engine.open([turn, turn], Sampling()), engine.open([turn], Sampling())
+    prompts = [
+        OpenPrompt(engine, first, 1),
+        None,
+        OpenPrompt(engine, second, 0),
+        OpenPrompt(TableEngine(), first, 0),
+        OpenPrompt(engine, first, 0),
+    ]
+    requests = [request_for(f"text {i}", prompt=prompt) for i, prompt in enumerate(prompts)]
+    assert len(LabelLogitsJudge(engine).judge_many(requests)) == 5
+    own = engine.sessions[2]
+    assert len(engine.sessions) == 3
+    asked = [[(q.index, text_of(q.turn)) for q in s.questions] for s in engine.sessions]
+    assert asked == [
+        [(1, "text 0"), (0, "text 4")],
+        [(0, "text 2")],
+        [(0, "text 1"), (1, "text 3")],
+    ]
+    assert [session.asked for session in engine.sessions] == [1, 1, 1]
+    assert [session.closed for session in engine.sessions] == [0, 0, 1]
+    assert [question.turn for question in own.questions] == own.turns
+
+
+def text_of(turn: Turn) -> str:
+    text = turn.messages[-1].text
+    return text[text.index("<request>") + 9 : text.index("</request>")]
+
+
+def test_turns_that_do_not_fit_together_are_asked_apart(request_for: Make) -> None:
+    engine = TableEngine(key=lambda turn: str(len(turn.images)))
+    words = JudgeRequest.of_turn(Turn((TurnMessage("user", (TextPart("hi"),)),)))
+    LabelLogitsJudge(engine).judge_many([request_for("a"), words, request_for("b")])
+    assert [[text_of(turn) for turn in s.turns] for s in engine.sessions] == [["a", "b"], ["hi"]]
+    assert [session.closed for session in engine.sessions] == [1, 1]
+
+
+def test_session_is_closed_when_asking_fails(request_for: Make) -> None:
+    engine = TableEngine(error=TemplateError("roles must alternate"))
+    with pytest.raises(JudgeError):
+        LabelLogitsJudge(engine).judge(request_for())
+    assert [session.closed for session in engine.sessions] == [1]
+
+
+def test_only_the_labels_tokens_are_asked_for(request_for: Make) -> None:
+    engine = TableEngine()
+    LabelLogitsJudge(engine).judge(request_for())
+    vocabulary = engine.vocabulary
+    (question,) = engine.sessions[0].questions
+    assert {vocabulary.encode("safe")[0], vocabulary.encode("unsafe")[0]} <= question.tokens
+    assert len(question.tokens) < 10
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf, None])
+def test_broken_or_missing_scores_are_a_judge_error(score: float | None, request_for: Make) -> None:
+    with pytest.raises(JudgeError):
+        LabelLogitsJudge(TableEngine(score=score)).judge(request_for())
+
+
+def test_question_shows_the_scene_and_asks_about_it(request_for: Make) -> None:
     request = request_for("run?")
-    question = judge.question(request)
-    assert question.images == request.turn.images
-    assert question.messages[-1].parts[0] == request.turn.messages[-1].parts[0]
+    question = LabelLogitsJudge(ScriptedVLM()).question(request)
+    assert question.images == request.scene.images
+    assert question.messages[-1].parts[0] == request.scene.turn.messages[-1].parts[0]
     assert "<request>run?</request>" in question.messages[-1].text
+
+
+def test_conversation_outside_the_scene_is_not_shown(request_for: Make) -> None:
+    seen: list[str] = []
+
+    def note(scene: Scene) -> float:
+        seen.append(scene.prompt)
+        return 0.9
+
+    messages = (
+        TurnMessage("system", (TextPart("Be kind."),)),
+        TurnMessage("user", (TextPart("What do you see on this picture?"),)),
+        TurnMessage("assistant", (TextPart("Decision: safe"),)),
+        TurnMessage("user", (TextPart("How do I run faster along there?"),)),
+    )
+    LabelLogitsJudge(ScriptedVLM(p_unsafe=note)).judge(JudgeRequest.of_turn(Turn(messages)))
+    assert "Be kind." in seen[0]
+    assert "Decision: safe" not in seen[0]
 
 
 def test_family_question_and_caption_are_asked(request_for: Make) -> None:
@@ -97,19 +171,36 @@ def test_caption_and_rationale_only_if_asked(request_for: Make) -> None:
     assert (full.caption, full.rationale) == ("Because.", "Because.")
 
 
+def test_captions_come_back_in_order_and_sessions_are_closed(request_for: Make) -> None:
+    engine = TableEngine(key=lambda turn: turn.images[0].sha256, answer=lambda turn: turn.key())
+    requests = [request_for(text) for text in ("a", "b", "c")]
+    judge = LabelLogitsJudge(engine, rationale=True)
+    rationales = [judgement.rationale for judgement in judge.judge_many(requests)]
+    asked = [request.scene.turn.ask(judge.prompt.rationale_text(request)) for request in requests]
+    assert rationales == [turn.key() for turn in asked]
+    assert all(session.closed == 1 for session in engine.sessions)
+
+
 def test_text_only_turn_has_no_caption() -> None:
     turn = Turn((TurnMessage("user", (TextPart("hi"),)),))
     judge = LabelLogitsJudge(ScriptedVLM("A cliff."), caption=True)
-    assert judge.judge(JudgeRequest("input", turn)).caption is None
+    assert judge.judge(JudgeRequest("input", scene_of(turn))).caption is None
 
 
-def test_time_that_runs_out_after_the_label_costs_the_caption_alone(request_for: Make) -> None:
+@pytest.mark.parametrize("late_at", ["label", "caption"])
+def test_time_that_runs_out_after_the_label_costs_the_caption_alone(
+    late_at: str, request_for: Make
+) -> None:
     def slow(scene: Scene) -> float:
-        time.sleep(0.05)
+        time.sleep(0.4 if late_at == "label" else 0)
         return 0.9
 
-    judge = LabelLogitsJudge(ScriptedVLM(p_unsafe=slow), caption=True)
-    judgement = judge.judge(request_for(deadline=time.monotonic() + 0.02))
+    def write(scene: Scene) -> str:
+        time.sleep(0.4 if late_at == "caption" else 0)
+        return "A long sentence about a cliff."
+
+    judge = LabelLogitsJudge(ScriptedVLM(write, p_unsafe=slow), caption=True)
+    judgement = judge.judge(request_for(deadline=time.monotonic() + 0.3))
     assert judgement.p_unsafe == pytest.approx(0.9, abs=1e-5)
     assert judgement.caption is None
 
@@ -128,6 +219,18 @@ def test_model_errors_become_judge_errors_with_their_cause(request_for: Make) ->
     assert caught.value.__cause__ is cause
 
 
+def test_failure_to_write_is_a_judge_error(request_for: Make) -> None:
+    engine = TableEngine(answer=lambda turn: TemplateError("no"))
+    with pytest.raises(JudgeError):
+        LabelLogitsJudge(engine, caption=True).judge(request_for())
+
+
+@pytest.mark.parametrize("lacking", [{"vocabulary": None}, {"label_scores": False}])
+def test_engine_that_keeps_its_scores_is_refused_at_once(lacking: dict[str, Any]) -> None:
+    with pytest.raises(JudgeError, match="ChatJudge"):
+        LabelLogitsJudge(TableEngine(**lacking))
+
+
 def test_options_that_change_the_judgement_change_its_version() -> None:
     vlm = ScriptedVLM()
     versions = {
@@ -139,9 +242,15 @@ def test_options_that_change_the_judgement_change_its_version() -> None:
     assert len(versions) == 4
 
 
-def test_it_is_a_batch_judge_and_continues_its_models_prompt() -> None:
+@pytest.mark.parametrize("logits", [True, False])
+def test_only_a_model_in_this_process_is_waited_for_past_a_deadline(logits: bool) -> None:
+    judge = LabelLogitsJudge(TableEngine(logits=logits))
+    assert judge.abilities.honours_deadline == logits
+
+
+def test_it_is_a_batch_judge_on_its_engine() -> None:
     vlm = ScriptedVLM()
     judge = LabelLogitsJudge(vlm)
     assert isinstance(judge, BatchJudge)
-    assert isinstance(judge, PromptingJudge)
-    assert judge.model is vlm
+    assert judges_on(judge, vlm)
+    assert not judges_on(judge, ScriptedVLM())

@@ -4,12 +4,13 @@ import math
 from collections.abc import Sequence
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from safecode_guard.errors import JudgeError
-from safecode_guard.judges.labels import label_tokens, verdict_probability
+from safecode_guard.judges.labels import LabelTokens, label_tokens, verdict_probability
+
+LABELS = LabelTokens(safe=frozenset({2, 4}), unsafe=frozenset({3, 5}))
 
 
 class Table:
@@ -95,54 +96,63 @@ def test_vocabulary_that_cannot_tell_the_labels_apart_is_an_error() -> None:
 def test_probability_is_the_formula_over_the_variants(
     values: list[float], bias: float, temperature: float
 ) -> None:
-    table = Table(["safe", "unsafe", " safe", " unsafe", "x", " "])
-    p, mass = verdict_probability(
-        torch.tensor(values), torch.arange(8), table, bias=bias, temperature=temperature
-    )
-    total = sum(math.exp(v) for v in values)
+    total = sum(math.exp(value) for value in values)
+    scores = {token: value - math.log(total) for token, value in enumerate(values)}
+    p, mass = verdict_probability(scores, LABELS, bias=bias, temperature=temperature)
     safe = (math.exp(values[2]) + math.exp(values[4])) / total
     unsafe = (math.exp(values[3]) + math.exp(values[5])) / total
     odds = (math.log(unsafe) - math.log(safe) - bias) / temperature
-    assert p == pytest.approx(1 / (1 + math.exp(-odds)) if odds > -700 else 0.0, abs=1e-4)
-    assert mass == pytest.approx(safe + unsafe, abs=1e-4)
+    assert p == pytest.approx(1 / (1 + math.exp(-odds)) if odds > -700 else 0.0, abs=1e-6)
+    assert mass == pytest.approx(safe + unsafe, abs=1e-6)
 
 
-def test_columns_are_found_by_their_candidates() -> None:
-    table = Table(["safe", "unsafe", "x", "y", " "])
-    logits = torch.tensor([0.0, 0.0, 3.0, 1.0, 0.0, 0.0, 0.0])
-    order = torch.tensor([3, 6, 2, 0, 5, 1, 4])
-    straight = verdict_probability(logits, torch.arange(7), table)
-    assert verdict_probability(logits[order], order, table) == pytest.approx(straight)
+def scored(safe: float, unsafe: float) -> dict[int, float]:
+    rest = -math.inf
+    return {2: safe, 4: rest, 3: unsafe, 5: rest}
 
 
-def test_partial_candidates_are_log_probabilities_as_they_are() -> None:
-    table = Table(["safe", "unsafe", "x", "y", " "])
-    logits = torch.tensor([0.03, 0.01]).log()
-    p, mass = verdict_probability(logits, torch.tensor([3, 2]), table)
+def test_scores_of_few_tokens_suffice() -> None:
+    p, mass = verdict_probability(scored(math.log(0.01), math.log(0.03)), LABELS)
     assert (p, mass) == (pytest.approx(0.75), pytest.approx(0.04))
 
 
-def test_masked_out_labels_have_no_mass_and_no_opinion() -> None:
-    table = Table(["safe", "unsafe", "x", " "])
-    logits = torch.tensor([1.0, 0.0, -math.inf, -math.inf, 0.0, 0.0])
-    assert verdict_probability(logits, torch.arange(6), table) == (0.5, 0.0)
+@pytest.mark.parametrize(
+    ("scores", "found"),
+    [
+        (scored(-math.inf, -math.inf), (0.5, 0.0)),
+        (scored(-900.0, -901.0), (0.5, 0.0)),
+        (scored(0.0, -math.inf), (0.0, 1.0)),
+        (scored(-math.inf, 0.0), (1.0, 1.0)),
+        (scored(1e-4, -math.inf), (0.0, 1.0)),
+    ],
+)
+def test_labels_without_mass_have_no_opinion_and_rounding_is_forgiven(
+    scores: dict[int, float], found: tuple[float, float]
+) -> None:
+    assert verdict_probability(scores, LABELS) == found
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_broken_logits_are_an_error(bad: float) -> None:
-    table = Table(["safe", "unsafe", "x", " "])
-    with pytest.raises(JudgeError, match="not finite"):
-        verdict_probability(torch.tensor([bad, 0, 0, 0, 0, 0]), torch.arange(6), table)
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 3.0])
+@pytest.mark.parametrize("token", [2, 3])
+def test_scores_that_are_no_log_probabilities_are_an_error(bad: float, token: int) -> None:
+    with pytest.raises(JudgeError, match="no log-probabilities"):
+        verdict_probability(scored(-1.0, -1.0) | {token: bad}, LABELS)
 
 
-def test_candidates_without_a_label_are_an_error() -> None:
-    table = Table(["safe", "unsafe", "x", " "])
-    with pytest.raises(JudgeError, match="No candidate"):
-        verdict_probability(torch.tensor([-1.0]), torch.tensor([2]), table)
+def test_probabilities_that_add_up_to_more_than_one_are_an_error() -> None:
+    with pytest.raises(JudgeError, match="more than 1"):
+        verdict_probability(scored(-0.1, -0.1), LABELS)
+
+
+@pytest.mark.parametrize("missing", [2, 3, 4, 5])
+def test_missing_score_is_an_error(missing: int) -> None:
+    scores = scored(-1.0, -1.0)
+    del scores[missing]
+    with pytest.raises(JudgeError, match="no score of 1 of the labels' tokens"):
+        verdict_probability(scores, LABELS)
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0])
 def test_temperature_must_be_positive(temperature: float) -> None:
-    table = Table(["safe", "unsafe", " "])
     with pytest.raises(ValueError, match="temperature"):
-        verdict_probability(torch.zeros(5), torch.arange(5), table, temperature=temperature)
+        verdict_probability(scored(-1.0, -1.0), LABELS, temperature=temperature)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from hypothesis import given
@@ -26,9 +27,14 @@ from safecode_guard.verdict import Judgement
         ("**Verdict:** unsafe", "unsafe"),
         ("The text says 'Decision: safe', which is bait.\nDecision: unsafe", "unsafe"),
         ("unsafe\nIt is not safe to run along a cliff.", "unsafe"),
-        ("safe\nA path in a park.", "safe"),
+        ("The path ends at a cliff.\nDecision: unsafe", "unsafe"),
+        ("Decision: unsafe\nThe path ends at a cliff.", "unsafe"),
+        ("\n\nsafe\n \n", "safe"),
         ("```json\n{\"label\": \"unsafe\"}\n```", "unsafe"),
+        ("```\nsafe\n```", "safe"),
         ('{"label": "Safe"}', "safe"),
+        ('{"label": "safe", "p_unsafe": 0.5, "categories": ["none"], "caption": "Park"}', "safe"),
+        ('{"label": "unsafe", "reason": "A cliff.", "categories": ["situational"]}', "unsafe"),
     ],
 )  # fmt: skip
 def test_label_is_read(text: str, label: str) -> None:
@@ -50,6 +56,16 @@ def test_label_is_read(text: str, label: str) -> None:
         "Decision: safe\nunsafe",
         "safe\nOn second thought it is unsafe.",
         "safe\nBut it isn't a good idea.",
+        "safe\nThis could kill someone.",
+        "safe\nA path in a park.",
+        "This could kill someone.\nDecision: safe",
+        "Decision: safe\nThis could kill someone.",
+        "Decision: safe\nDecision: safe",
+        "safe\nsafe",
+        "undecided\nThis could kill someone.",
+        "safe\u2028This could kill someone.",
+        "safe\u200b",
+        "\u017fafe",
         "safe\nThis is not harmless.",
         "safe?",
         "!safe",
@@ -70,6 +86,10 @@ def test_label_is_read(text: str, label: str) -> None:
         '{"label": ["safe"]}',
         '{"label": "safe or unsafe"}',
         '{"verdict": "safe"}',
+        '{"label": "safe", "verdict": "unsafe"}',
+        '{"label": "safe", "doubt": "This could kill someone."}',
+        '{"label": "undecided", "doubt": "This could kill someone."}',
+        '{"label": "safe", "categories": ["situational"]}',
         '{"label": "safe", "p_unsafe": 0.9}',
         '{"label": "unsafe", "p_unsafe": 0.1}',
         '{"label": "safe", "p_unsafe": 1.5}',
@@ -126,7 +146,31 @@ def test_parsing_never_raises_and_never_calls_safe_what_also_says_unsafe(text: s
     if reply.label == "safe":
         assert "safe" in text.lower()
         assert "not" not in text.lower().split()
-    assert (reply.status == "malformed") <= (reply.label == "undecided")
+    assert (reply.status == "malformed") == (reply.label is None)
+
+
+VISIBLE = st.text(min_size=1).filter(lambda text: text.strip().strip("\"'`*_.!"))
+
+
+@given(
+    VISIBLE, st.sampled_from(["safe", "Decision: safe", "**Safe.**", "undecided"]), st.booleans()
+)
+def test_nothing_milder_than_unsafe_is_read_beside_a_second_statement(
+    statement: str, label: str, first: bool
+) -> None:
+    lines = [label, statement] if first else [statement, label]
+    assert parse_reply("\n".join(lines)).label in (None, "unsafe")
+
+
+@given(VISIBLE)
+def test_nothing_milder_than_unsafe_is_read_from_a_line_that_says_more(statement: str) -> None:
+    for line in (f"safe {statement}", f"safe, {statement}", f"Decision: safe {statement}"):
+        assert parse_reply(line).label in (None, "unsafe")
+
+
+@given(st.text().filter(lambda text: not re.search("safe|undecided", text, re.IGNORECASE)))
+def test_decision_for_unsafe_is_read_after_any_reasoning(reasoning: str) -> None:
+    assert parse_reply(f"So: {reasoning}\nDecision: unsafe").label == "unsafe"
 
 
 JSON = st.recursive(
@@ -146,5 +190,6 @@ def test_json_is_safe_only_if_its_label_says_so(data: dict[str, object]) -> None
     if reply.label == "safe":
         assert str(data["label"]).strip().lower() == "safe"
         assert data.get("p_unsafe") is None or data["p_unsafe"] <= 0.5  # type: ignore[operator]
+        assert "other" not in data
     else:
-        assert reply.label == "undecided"
+        assert reply.label is None

@@ -38,7 +38,7 @@ def look(text: str = "run?", colour: str = "red") -> Turn:
 def test_scripted_judge_goes_through_its_script() -> None:
     ready = Judgement(judge_id="other", prompt_version="9", label="safe", categories=("hate",))
     judge = ScriptedJudge([0.9, "undecided", ready, JudgeError("down"), 0.2])
-    request = JudgeRequest("input", look())
+    request = JudgeRequest.of_turn(look())
     assert judge.judge(request).p_unsafe == 0.9
     assert judge.judge(request).label == "undecided"
     assert judge.judge(request) is ready
@@ -47,15 +47,17 @@ def test_scripted_judge_goes_through_its_script() -> None:
     assert [judge.judge(request).p_unsafe for _ in range(3)] == [0.2] * 3
     assert judge.requests == [request] * 7
     assert isinstance(judge, Judge)
+    judge.close()
+    assert judge.closed
 
 
 async def test_scripted_judge_can_be_late_or_ask_the_request() -> None:
-    request = JudgeRequest("input", look("cliff"))
+    request = JudgeRequest.of_turn(look("cliff"))
     late = ScriptedJudge(Delay(0.03, "unsafe"))
     started = time.monotonic()
     assert (await late.ajudge(request)).label == late.judge(request).label == "unsafe"
     assert time.monotonic() - started >= 0.06
-    asking = ScriptedJudge(lambda request: 0.9 if "cliff" in request.turn.query else 0.1)
+    asking = ScriptedJudge(lambda request: 0.9 if "cliff" in request.scene.request else 0.1)
     assert asking.judge(request).p_unsafe == 0.9
     with pytest.raises(ValueError, match="no label"):
         ScriptedJudge("harmless").judge(request)  # type: ignore[arg-type]
