@@ -21,6 +21,7 @@ from collections.abc import (
 from concurrent.futures import Executor, Future
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from functools import partial
+from itertools import islice
 from threading import Event
 from typing import Any, Protocol, TypeVar
 
@@ -135,12 +136,13 @@ class EventLoop:
                 for delta in await self.call(lambda: list(deltas)):
                     yield delta
                 return
-            while (delta := await self.call(partial(_following, deltas))) is not None:
-                yield delta
+            while following := await self.call(partial(_following, deltas)):
+                yield following[0]
 
 
-def _following(deltas: Iterator[Delta]) -> Delta | None:
-    return next(deltas, None)
+def _following(deltas: Iterator[Delta]) -> list[Delta]:
+    """Return what comes next, or nothing: a StopIteration cannot leave a future."""
+    return list(islice(deltas, 1))
 
 
 async def _ended(future: Future[Any]) -> None:

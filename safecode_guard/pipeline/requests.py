@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from threading import Event
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safecode_guard.models.protocol import Constraint, Sampling, Tool
-from safecode_guard.steering.trace import StepTrace
 from safecode_guard.turns.turn import Turn
 from safecode_guard.verdict import Verdict
+
+if TYPE_CHECKING:
+    from safecode_guard.steering.trace import StepTrace
 
 
 def _unheard(verdict: Verdict) -> None:

@@ -18,6 +18,7 @@ from langchain_core.runnables import Runnable
 from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from safecode_guard.errors import GuardError, PolicyError
+from safecode_guard.models.families import GENERIC
 from safecode_guard.pipeline.examiner import Examiner
 from safecode_guard.pipeline.factory import make_examiner, make_turns
 from safecode_guard.pipeline.guarded import GuardedTurns
@@ -30,7 +31,7 @@ from safecode_guard.runnables.subjects import Examination
 from safecode_guard.runnables.transformers import ChatTransformers
 from safecode_guard.runnables.wrapped import Wrapped, wrapped
 from safecode_guard.settings import PREFIX, SafeCoDeSettings
-from safecode_guard.steering.factory import require_strategy
+from safecode_guard.steering.factory import make_strategy
 from safecode_guard.taxonomy import Stage
 from safecode_guard.turns.pictures import PictureStore
 from safecode_guard.turns.reading import read_turn
@@ -112,7 +113,8 @@ class SafeCoDeGuard(ServedChatModel):
     def _fits(self) -> Self:
         self._wrapped = wrapped(self.model, self.policy)
         self._pictures = PictureStore(self.policy.images.cache_bytes)
-        require_strategy(self.policy.decoding, self.strategy)
+        if self.policy.mode == "guard":
+            make_strategy(self.policy.decoding, GENERIC, self.strategy)
         if not self._judges_itself():
             self.examiner  # noqa: B018  a policy that does not fit its judge must not start
         elif self.policy.category_actions:
