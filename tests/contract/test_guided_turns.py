@@ -12,10 +12,12 @@ from torch import Tensor
 
 from safecode_guard.engines.transformers.model import TransformersModel
 from safecode_guard.judges.label_logits import LabelLogitsJudge
+from safecode_guard.judges.protocol import BaseJudge
 from safecode_guard.models.protocol import Sampling
-from safecode_guard.pipeline import Pipeline, TurnRequest, TurnResult, make_examiner
-from safecode_guard.pipeline.admission import Turnstile
-from safecode_guard.policy import Policy
+from safecode_guard.pipeline.factory import make_examiner, make_turns
+from safecode_guard.pipeline.guarded import GuardedTurns
+from safecode_guard.pipeline.requests import TurnRequest, TurnResult
+from safecode_guard.policy import DecodingPolicy, Policy
 from safecode_guard.steering.factory import make_strategy
 from safecode_guard.steering.safecode.parameters import resolve
 from safecode_guard.steering.safecode.refusals import RefusalLexicon
@@ -49,48 +51,64 @@ class Watched:
     id: str = "watched"
     seen: list[tuple[Tensor, Tensor, list[int]]] = field(default_factory=list)
 
-    def prepare(self, context):
-        steps = self.inner.prepare(context)
-        adjust = steps.adjust
-        return _Steps(steps, lambda *args: self._keep(adjust(*args), *args))
+    @property
+    def needs(self):
+        return self.inner.needs
 
-    def _keep(self, result, step, logits, ids, so_far):
-        self.seen.append((logits.clone(), result.clone(), so_far.tolist()))
-        return result
+    def prepare(self, context):
+        return _Steps(self.inner.prepare(context), self.seen)
+
+    def record(self, context):
+        return self.inner.record(context)
 
 
 @dataclass
 class _Steps:
     inner: Any
-    adjust: Any
+    seen: list
 
     @property
     def steps(self):
         return self.inner.steps
 
     @property
-    def views(self):
-        return self.inner.views
+    def second(self):
+        return self.inner.second
 
     @property
     def max_tokens(self):
         return self.inner.max_tokens
 
+    def done(self, so_far):
+        return self.inner.done(so_far)
 
-def pipeline(vlm, decoding=STRONG, *, judge=None, strategy=None) -> Pipeline:
-    policy = Policy.load({"judge": {"kind": "same_model", "cache_size": 0}, "decoding": decoding})
-    judge = judge or ScriptedJudge(P_UNSAFE)
-    strategy = strategy or make_strategy(policy.decoding)
-    return Pipeline(
-        vlm,
-        make_examiner(policy, judge=judge),
-        strategy=strategy,
-        parameters=resolve(policy.decoding, {}),
-        turnstile=Turnstile(),
+    def adjust(self, step):
+        result = self.inner.adjust(step)
+        self.seen.append((step.logits.clone(), result.clone(), step.so_far.tolist()))
+        return result
+
+
+def parameters(decoding=STRONG):
+    return resolve(DecodingPolicy(**decoding), {})
+
+
+def pipeline(vlm, decoding=STRONG, *, judge=None, strategy=None) -> GuardedTurns:
+    policy = Policy.load(
+        {
+            "judge": {"kind": "same_model", "cache_size": 0},
+            "decoding": decoding,
+            "actions": {"undecided": "guide"},  # random weights decide nothing
+        }
     )
+    judge = judge or ScriptedJudge(P_UNSAFE)
+    return make_turns(vlm, make_examiner(policy, judge=judge), strategy=strategy)
 
 
-def answers(served: Pipeline, *turns: Turn, sampling: Sampling = GREEDY) -> list[TurnResult]:
+def watched_strategy(vlm) -> Watched:
+    return Watched(make_strategy(DecodingPolicy(**STRONG), replace(vlm.family, steering={})))
+
+
+def answers(served: GuardedTurns, *turns: Turn, sampling: Sampling = GREEDY) -> list[TurnResult]:
     results = served.run([TurnRequest(turn, sampling) for turn in turns])
     for result in results:
         assert isinstance(result, TurnResult), result
@@ -108,10 +126,9 @@ def turns() -> list[Turn]:
 def test_guided_turn_equals_the_naive_formula(vlm):
     """Cached two-row decoding against a fresh prompt for every token and plain loops over lists."""
     turn = turns()[0]
-    watched = Watched(make_strategy(Policy().decoding))
-    served = pipeline(vlm, strategy=watched)
-    result = answers(served, turn)[0]
-    p = served.parameters
+    watched = watched_strategy(vlm)
+    result = answers(pipeline(vlm, strategy=watched), turn)[0]
+    p = parameters()
     phrases = openings(RefusalLexicon.load(("en", "de", "fr", "es", "zh")), vlm.vocabulary)
     noised = second_views(
         turn,
@@ -156,7 +173,7 @@ def test_guided_turn_equals_the_naive_formula(vlm):
 
 def test_steering_changes_something(vlm):
     """Guards against a parity of two loops that both do nothing."""
-    watched = Watched(make_strategy(Policy().decoding))
+    watched = watched_strategy(vlm)
     answers(pipeline(vlm, strategy=watched), turns()[0])
     logits, out, _ = watched.seen[0]
     assert not torch.allclose(logits[0], logits[1], atol=1e-3)
@@ -171,14 +188,28 @@ def test_batch_equals_one_by_one(vlm):
     assert [r.prompt_tokens for r in together] == [r.prompt_tokens for r in alone]
 
 
-def test_batch_prefills_clean_and_second_views_together(vlm, monkeypatch):
-    rows = []
+@pytest.fixture
+def prefilled(vlm, monkeypatch) -> list[int]:
+    """The number of rows of each prefill."""
+    rows: list[int] = []
     prefill = vlm.prefill
-    monkeypatch.setattr(
-        type(vlm), "prefill", lambda self, p, s: rows.append(len(p.ids)) or prefill(p, s)
-    )
+
+    def noted(self, prompts, sampling, **options):
+        rows.append(len(prompts.ids))
+        return prefill(prompts, sampling, **options)
+
+    monkeypatch.setattr(type(vlm), "prefill", noted)
+    return rows
+
+
+def test_batch_prefills_clean_and_second_views_together(vlm, prefilled):
     answers(pipeline(vlm), *turns())
-    assert rows == [6]
+    assert prefilled == [6]
+
+
+def test_one_view_is_prefilled_where_nothing_contrasts(vlm, prefilled):
+    answers(pipeline(vlm, {"alpha": 0.0}), *turns())
+    assert prefilled == [3]
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -196,34 +227,53 @@ def test_shared_prefix_verdict_equals_an_unshared_one(vlm, count):
         assert one.prompt_tokens == other.prompt_tokens
 
 
-class Unshared:
-    """The same judge, but the pipeline cannot tell that it is the guarded model's own."""
+class Unshared(BaseJudge):
+    """The same judge, but the guarded turn cannot tell that it asks the guarded model."""
 
-    id, prompt_version, gives_categories = "unshared", "1", False
+    id = "unshared"
 
     def __init__(self, vlm):
         self._inner = LabelLogitsJudge(vlm, min_label_mass=0)
 
     def judge(self, request):
-        assert request.prefix is None
+        assert request.prompt is None
         return self._inner.judge(request)
 
-    async def ajudge(self, request):
-        return self.judge(request)
+
+class Both(BaseJudge):
+    """A judge that asks others: first one by script, then the guarded model."""
+
+    id = "both"
+
+    def __init__(self, vlm):
+        self.members = (ScriptedJudge(0.5), LabelLogitsJudge(vlm, min_label_mass=0))
+
+    def judge(self, request):
+        return [member.judge(request) for member in self.members][-1]
+
+
+def can_share(vlm, count) -> bool:
+    return vlm.family.shares_image_prefix and (count == 1 or vlm.family.ragged_extend)
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_sharing_saves_the_judges_prefill_where_the_family_allows_it(vlm, count, monkeypatch):
-    rows = []
-    prefill = vlm.prefill
-    monkeypatch.setattr(
-        type(vlm), "prefill", lambda self, p, s: rows.append(len(p.ids)) or prefill(p, s)
-    )
+def test_sharing_saves_the_judges_prefill_where_the_family_allows_it(vlm, count, prefilled):
+    """The pictures are prefilled once for verdict and answer, and once as second views."""
     judge = LabelLogitsJudge(vlm, min_label_mass=0)
     answers(pipeline(vlm, judge=judge), *turns()[:count])
-    shares = vlm.family.shares_image_prefix and (count == 1 or vlm.family.ragged_extend)
-    assert len(rows) == (1 if shares else 2)
-    assert rows[0] == (2 * count if shares else count)
+    assert prefilled == ([count, count] if can_share(vlm, count) else [count, 2 * count])
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_an_answer_without_contrast_pays_for_no_second_view(vlm, count, prefilled):
+    judge = LabelLogitsJudge(vlm, min_label_mass=0)
+    answers(pipeline(vlm, {"alpha": 0.0}, judge=judge), *turns()[:count])
+    assert prefilled == ([count] if can_share(vlm, count) else [count, count])
+
+
+def test_a_member_on_the_same_model_keeps_the_shared_prompt(vlm, prefilled):
+    answers(pipeline(vlm, judge=Both(vlm)), turns()[0])
+    assert prefilled == ([1, 1] if vlm.family.shares_image_prefix else [1, 2])
 
 
 NEUTRAL = {"alpha": 0.0, "lambda_boost": 0.0, "lambda_supp": 0.0, "plausibility": 0.0}

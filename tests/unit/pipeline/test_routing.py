@@ -19,8 +19,9 @@ def shown(text: str = "What is this?") -> HumanMessage:
     return HumanMessage([PICTURE, {"type": "text", "text": text}])
 
 
-def policy(history: int | None = None, text_only: str = "pass") -> Policy:
-    return Policy.load({"routing": {"history_images": history, "text_only": text_only}})
+def policy(history: int | None = None, when: str = "images") -> Policy:
+    stages = {"input": {"when": when}}
+    return Policy.load({"routing": {"history_images": history}, "stages": stages})
 
 
 def read(*messages: BaseMessage) -> Turn:
@@ -30,7 +31,7 @@ def read(*messages: BaseMessage) -> Turn:
 def test_text_passes_or_is_judged_as_the_policy_says() -> None:
     turn = read(HumanMessage("Hello"), AIMessage("Hi"), HumanMessage("How are you?"))
     assert route(turn, policy()).kind == "pass"
-    assert route(turn, policy(text_only="judge")).kind == "judge"
+    assert route(turn, policy(when="always")).kind == "judge"
 
 
 def test_an_image_is_judged() -> None:
@@ -51,7 +52,7 @@ def test_history_reaches_as_far_as_the_policy_says() -> None:
     )
     kinds = [route(turn, policy(history=n)).kind for n in range(6)]
     assert kinds == ["pass", "pass", "pass", "pass", "judge", "judge"]
-    assert route(turn, policy(history=0, text_only="judge")).kind == "judge"
+    assert route(turn, policy(history=0, when="always")).kind == "judge"
 
 
 def test_tool_calls_do_not_move_the_image_into_the_past() -> None:
@@ -70,8 +71,8 @@ def test_images_of_tools_and_answers_count() -> None:
     assert route(turn, policy(history=0)).kind == "pass"
 
 
-@pytest.mark.parametrize("text_only", ["pass", "judge"])
-def test_media_that_cannot_be_judged_are_refused_wherever_they_are(text_only: str) -> None:
+@pytest.mark.parametrize("when", ["images", "always"])
+def test_media_that_cannot_be_judged_are_refused_wherever_they_are(when: str) -> None:
     hidden = HumanMessage([AUDIO])
     for turn in (
         read(hidden),
@@ -79,7 +80,7 @@ def test_media_that_cannot_be_judged_are_refused_wherever_they_are(text_only: st
         read(shown(), hidden),
         read(HumanMessage("x"), ToolMessage([AUDIO], tool_call_id="1")),
     ):
-        found = route(turn, policy(history=0, text_only=text_only))
+        found = route(turn, policy(history=0, when=when))
         assert found.kind == "refuse"
         assert "audio" in found.reason
 

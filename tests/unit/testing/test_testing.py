@@ -11,9 +11,9 @@ from langchain_core.callbacks import dispatch_custom_event
 from langchain_core.runnables import RunnableLambda
 from PIL import Image
 
+from safecode_guard.engines.transformers.protocol import CachedModel
 from safecode_guard.errors import JudgeError, ModelError
 from safecode_guard.judges.protocol import Judge, JudgeRequest
-from safecode_guard.engines.transformers.protocol import CachedModel
 from safecode_guard.models.protocol import Sampling
 from safecode_guard.testing import (
     ByteVocabulary,

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from safecode_guard.engines.transformers.branch import Engine, TransformersBranch
+from safecode_guard.engines.transformers.branch import TransformersBranch
 from safecode_guard.engines.transformers.model import TransformersModel
+from safecode_guard.engines.transformers.runner import Runner
 from safecode_guard.errors import LogitsUnavailable, UnsupportedFamily
 from safecode_guard.models.protocol import Sampling
 from tests import families
@@ -137,11 +138,11 @@ def test_state_of_a_failed_call_is_taken_back(build: Build) -> None:
     holder = next(m for m in vlm.model.modules() if hasattr(m, "rope_deltas"))
     before = holder.rope_deltas
     with pytest.raises(RuntimeError, match="midway"):
-        fail_midway(Engine(vlm.model, ["rope_deltas"]), holder)
+        fail_midway(Runner(vlm.model, ["rope_deltas"]), holder)
     assert holder.rope_deltas is before
 
 
-def fail_midway(engine: Engine, holder: Any) -> None:
+def fail_midway(engine: Runner, holder: Any) -> None:
     with engine.running(["a state"]):
         assert holder.rope_deltas == "a state"
         raise RuntimeError("midway")
@@ -198,14 +199,14 @@ CACHE = SimpleNamespace(layers=[])
 def test_models_without_logits_or_cache_are_refused(outputs: Any) -> None:
     stub = Stub(outputs)
     with pytest.raises(LogitsUnavailable, match="judge_only"):
-        TransformersBranch(Engine(stub), stub, ONE, options={})
+        TransformersBranch(Runner(stub), stub, ONE, options={})
 
 
 def test_unknown_inputs_between_steps_are_refused() -> None:
     outputs = SimpleNamespace(past_key_values=CACHE, logits=torch.ones(1, 2, 3))
     stub = Stub(outputs, audio_mask=torch.ones(1, 2))
     with pytest.raises(UnsupportedFamily, match=r"does not know: \['audio_mask'\]"):
-        TransformersBranch(Engine(stub), stub, ONE, options={})
+        TransformersBranch(Runner(stub), stub, ONE, options={})
 
 
 def test_memory_of_dropped_rows_is_freed(build: Build) -> None:

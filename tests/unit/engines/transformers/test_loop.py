@@ -20,12 +20,16 @@ class Recording:
     """A strategy that leaves logits alone and records what it is given."""
 
     def __init__(self, steps: int = 2, views: int = 2) -> None:
-        self.steps, self.views, self.max_tokens = steps, views, None
+        self.steps, self.max_tokens = steps, None
+        self.second = turn("second") if views == 2 else None
         self.seen: list[tuple[int, tuple[int, ...], list[int]]] = []
 
-    def adjust(self, step, logits, ids, so_far):
-        self.seen.append((step, tuple(logits.shape), so_far.tolist()))
-        return logits[0]
+    def done(self, so_far):
+        return len(so_far) >= self.steps
+
+    def adjust(self, step):
+        self.seen.append((step.index, tuple(step.logits.shape), step.so_far.tolist()))
+        return step.logits[0]
 
 
 def row(vlm, **options) -> Row:
@@ -105,14 +109,42 @@ def test_a_row_can_be_finished_from_outside():
     assert len(rows[0].tokens) == 2
 
 
-def test_no_token_left_is_an_error():
-    class Forbids(Recording):
-        def adjust(self, step, logits, ids, so_far):
-            return torch.full_like(logits[0], -torch.inf)
+class Forbids(Recording):
+    def adjust(self, step):
+        return torch.full_like(step.logits[0], -torch.inf)
 
+
+class Raises(Recording):
+    def adjust(self, step):
+        raise KeyError("own")
+
+
+class Misshapen(Recording):
+    def adjust(self, step):
+        return step.logits
+
+
+@pytest.mark.parametrize(
+    ("strategy", "error"), [(Forbids, ModelError), (Raises, KeyError), (Misshapen, ModelError)]
+)
+def test_what_fails_ends_its_own_row_and_no_other(strategy, error):
     vlm = ScriptedVLM("Yes.")
-    with pytest.raises(ModelError, match="no token to choose"):
-        drain(branch_of(vlm, "a"), [row(vlm, strategy=Forbids(views=1))])
+    rows = [row(vlm), row(vlm, strategy=strategy(views=1)), row(vlm, strategy=Recording(views=1))]
+    drain(branch_of(vlm, "a", "b", "c"), rows)
+    assert isinstance(rows[1].error, error)
+    assert rows[1].finish is None
+    assert [text_of(vlm, rows[0]), text_of(vlm, rows[2])] == ["Yes.", "Yes."]
+
+
+def test_steering_ends_where_the_strategy_says_so():
+    class Early(Recording):
+        def done(self, so_far):
+            return len(so_far) >= 1
+
+    guided = Early(5, views=1)
+    vlm = ScriptedVLM("Yes.")
+    drain(branch_of(vlm, "a"), [row(vlm, strategy=guided)])
+    assert [index for index, _, _ in guided.seen] == [0]
 
 
 class Only:

@@ -12,10 +12,9 @@ from torch import Tensor
 from safecode_guard.engines.transformers.branch import TransformersBranch
 from safecode_guard.engines.transformers.encoded import EncodedPrompts
 from safecode_guard.engines.transformers.model import TransformersModel
-from safecode_guard.engines.transformers.prefix import common_prefix, covers_images
+from safecode_guard.engines.transformers.prefix import covers_images, shared_length
 from safecode_guard.errors import ModelError, TemplateError, UnsupportedGeneration
-from safecode_guard.engines.transformers.protocol import CachedModel
-from safecode_guard.models.protocol import Sampling
+from safecode_guard.models.protocol import Engine, Sampling
 from safecode_guard.turns.turn import ImagePart, TextPart, ToolCall, Turn, TurnMessage
 from tests import families
 from tests.families import ask, checked, picture
@@ -63,7 +62,7 @@ def plain_ids(vlm: TransformersModel, turn: Turn, sampling: Sampling = GREEDY) -
 
 
 def test_satisfies_protocol(vlm: TransformersModel) -> None:
-    assert isinstance(vlm, CachedModel)
+    assert isinstance(vlm, Engine)
     branch = vlm.prefill(vlm.encode([ask(SHORT, picture())]), GREEDY)
     assert branch.logits.shape == (1, vlm.vocabulary.size)
     assert branch.logits.dtype == torch.float32
@@ -109,7 +108,7 @@ def test_padded_batch_equals_one_by_one(vlm: TransformersModel) -> None:
 def test_cut_and_extended_equals_whole(vlm: TransformersModel) -> None:
     answer = vlm.encode([ask("How do I sharpen this?", picture(4, (90, 60)))])
     question = vlm.encode([ask(LONG, picture(4, (90, 60)))])
-    (shared,) = common_prefix(answer, question)
+    shared = shared_length(answer.ids[0], question.ids[0])
     if not vlm.family.shares_image_prefix:
         pytest.skip("the family's prefixes depend on what follows")
     assert covers_images(answer, [shared])
@@ -165,6 +164,38 @@ def test_ragged_blocks_equal_one_by_one_or_are_refused(vlm: TransformersModel) -
         single.extend([block])
         torch.testing.assert_close(batch.logits[i], single.logits[0], **CLOSE)
         assert greedy(batch.fork(), 3)[i] == greedy(single, 3)[0]
+
+
+def test_joined_rows_equal_rows_prefilled_together(vlm: TransformersModel) -> None:
+    turns = turns_of(vlm)
+    whole = vlm.prefill(vlm.encode(turns), GREEDY)
+    prompts = [vlm.encode(turns[:2]), vlm.encode(turns[2:])]
+    width = max(len(ids) for part in prompts for ids in part.ids)
+    parts = [part.cut([len(ids) for ids in part.ids], width=width) for part in prompts]
+    joined = vlm.prefill(parts[0], GREEDY).join(vlm.prefill(parts[1], GREEDY))
+    torch.testing.assert_close(joined.logits, whole.logits, **CLOSE)
+    assert joined.ids == whole.ids
+    assert greedy(joined.select([2, 0]), 4) == greedy(whole.select([2, 0]), 4)
+
+
+def test_rows_of_other_widths_are_not_joined(vlm: TransformersModel) -> None:
+    one, other = (vlm.prefill(vlm.encode([turn]), GREEDY) for turn in turns_of(vlm)[:2])
+    with pytest.raises(ValueError, match="widths differ"):
+        one.join(other)
+
+
+def test_watched_layer_gives_the_states_behind_the_logits(vlm: TransformersModel) -> None:
+    branch = vlm.prefill(vlm.encode(turns_of(vlm)[:2]), GREEDY, hidden_layer=-1)
+    for _ in range(2):
+        assert branch.hidden is not None
+        head = vlm.model.get_output_embeddings()
+        scaling = getattr(vlm.model.config.get_text_config(), "final_logit_softcapping", None)
+        if scaling is None:
+            torch.testing.assert_close(head(branch.hidden).float(), branch.logits, **CLOSE)
+        branch.step(branch.logits.argmax(-1))
+    branch.watch(None)
+    branch.step(branch.logits.argmax(-1))
+    assert branch.hidden is None
 
 
 def test_fork_is_independent(vlm: TransformersModel) -> None:
