@@ -12,7 +12,8 @@ from pydantic import BaseModel
 from safecode_guard.errors import ConstraintError, TurnBlocked
 from safecode_guard.policy import Policy
 from safecode_guard.runnables.guard import SafeCoDeGuard
-from safecode_guard.runnables.structured import Output, Refusal
+from safecode_guard.output.request import OutputForm
+from safecode_guard.runnables.structured import Refusal
 from safecode_guard.runnables.transformers import ChatTransformers
 from safecode_guard.testing import ScriptedJudge, ScriptedVLM
 from safecode_guard.verdict import Verdict
@@ -188,6 +189,6 @@ def test_a_blocked_free_tool_turn_answers_with_text_and_no_call():
 def test_output_reads_openai_forms():
     schema = {"type": "object"}
     forms = [{"schema": schema}, {"type": "json_schema", "json_schema": {"schema": schema}}]
-    assert [Output.from_options({"response_format": f}).schema for f in forms] == [schema, schema]
-    assert Output.from_options({"response_format": {"type": "text"}}).schema is None
-    assert Output.from_options({"response_format": {"type": "json_object"}}).schema == schema
+    assert [OutputForm.from_options({"response_format": f}).schema for f in forms] == [schema, schema]
+    assert OutputForm.from_options({"response_format": {"type": "text"}}).schema is None
+    assert OutputForm.from_options({"response_format": {"type": "json_object"}}).schema == schema

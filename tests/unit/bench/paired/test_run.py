@@ -23,7 +23,7 @@ from safecode_guard.bench.paired.rows import ABLATIONS, MAIN, ROWS, rows_named
 from safecode_guard.bench.paired.run import main, measure
 from safecode_guard.engines.transformers.model import TransformersModel
 from safecode_guard.errors import GuardError
-from safecode_guard.pipeline import TurnRequest, TurnResult
+from safecode_guard.pipeline.requests import TurnRequest, TurnResult
 from safecode_guard.tiny.load import weights_path
 from tests.unit.bench.paired.exams import exam, item
 

@@ -13,7 +13,8 @@ from safecode_guard.bench.speed.run import SpeedReport, import_seconds, machine,
 from safecode_guard.bench.timing import Timing, interleave
 from safecode_guard.judges.label_logits import LabelLogitsJudge
 from safecode_guard.models.protocol import Sampling
-from safecode_guard.pipeline import Pipeline, TurnRequest, make_examiner
+from safecode_guard.pipeline.factory import make_examiner, make_turns
+from safecode_guard.pipeline.requests import TurnRequest
 from safecode_guard.pipeline.admission import Turnstile
 from safecode_guard.policy import Policy
 from safecode_guard.steering.factory import make_strategy
