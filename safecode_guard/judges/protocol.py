@@ -60,8 +60,11 @@ class ToolCallSubject:
         return made
 
     def canonical(self) -> str:
-        """Return name and arguments in the one form that is shown, hashed and cached."""
-        return canonical_json([self.name, self.arguments])
+        """Return name and arguments in the one form that is shown, hashed and cached.
+
+        Two calls that differ never have the same: JSON, once begun, cannot end elsewhere.
+        """
+        return f"{self.name} {canonical_json(self.arguments)}"
 
     def args_sha256(self) -> str:
         """Return the sha256 of name and canonical arguments: what the verdict is bound to."""
