@@ -16,6 +16,7 @@
     ├── JudgeError               the check failed (this is not a verdict)
     │   └── JudgeTimeout         it did not answer before its deadline
     ├── UnreadableCall           a tool call that cannot be judged: no name, no plain arguments
+    ├── UnknownArgument          (also a TypeError) an argument that nothing has; names the near one
     ├── PolicyError              a policy that is missing, empty, unknown or contradictory
     ├── TurnBlocked              the verdict blocks the turn; carries the verdict
     ├── TurnTimeout              the turn's deadline passed
@@ -115,6 +116,10 @@ class JudgeTimeout(JudgeError):
 
 class UnreadableCall(GuardError, ValueError):
     """A tool call that cannot be judged: without a name, or with arguments that are no data."""
+
+
+class UnknownArgument(GuardError, TypeError):
+    """A constructor or a call was given an argument that it does not have."""
 
 
 class PolicyError(GuardError, ValueError):

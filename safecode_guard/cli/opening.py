@@ -50,7 +50,7 @@ def open_model(
         else:
             model = ChatTransformers.from_pretrained(name, **fields)
         try:
-            _ = model.vlm
+            _ = model.engine
         except (OSError, ValueError) as error:
             raise ModelError(
                 f"Cannot load the model {name!r}: {str(error).strip().splitlines()[0]}",

@@ -102,8 +102,7 @@ def _judge(judge: JudgeRecord) -> str:
 
 
 def _steering(decoding: DecodingRecord) -> str:
-    return (
-        f"{decoding.strategy}, mode {decoding.mode}, alpha {decoding.alpha:g}, "
-        f"sigma {decoding.sigma:g}, lambda +{decoding.lambda_boost:g} -{decoding.lambda_supp:g}, "
-        f"{decoding.guided_steps} steps, seed {decoding.seed}"
-    )
+    used = decoding.parameters.items()
+    plain = {name: value for name, value in used if isinstance(value, str | int | float)}
+    plain |= {"steps": decoding.steps, "seed": decoding.seed}
+    return ", ".join([decoding.strategy, *(f"{name} {value}" for name, value in plain.items())])

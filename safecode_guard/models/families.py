@@ -54,7 +54,7 @@ class Family:
     """The judge's question, with ``{query}``; None: the general one."""
     caption_prompt: str | None = None
     steering: dict[str, Any] = field(default_factory=dict)
-    """Tuned values of mode ``guarded``; empty: the general defaults."""
+    """Tuned values of recipe ``guarded``; empty: the general defaults."""
 
 
 GENERIC: Final = Family("generic", shares_image_prefix=False, ragged_extend=False)

@@ -84,6 +84,8 @@ class Needs:
     hidden_layer: int | None = None
     """The layer whose states it reads, counted as transformers does: 0 the embeddings, -1 the
     last, after its norm. None: no states."""
+    logits: bool = True
+    """It edits logits; False: it edits the prompt alone, and runs on any engine."""
 
 
 @dataclass(frozen=True, eq=False)

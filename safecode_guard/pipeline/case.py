@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from safecode_guard.models.protocol import Delta, Job, LogitsStrategy, Needs
@@ -27,7 +27,7 @@ class Case:
     turn: Turn | None = None
     """What is answered, if a plan edited the request's turn."""
     strategy: LogitsStrategy | None = None
-    needs: Needs = Needs()
+    needs: Needs = field(default_factory=Needs)
     record: Mapping[str, Any] | None = None
     refuse: bool = False
     """Only the grammar's refusal branch may be decoded."""

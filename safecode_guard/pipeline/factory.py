@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from safecode_guard.errors import PolicyError
 from safecode_guard.judges.cache import JudgementCache
@@ -11,12 +12,14 @@ from safecode_guard.judges.protocol import Judge
 from safecode_guard.models.protocol import Engine
 from safecode_guard.pipeline.admission import Admission
 from safecode_guard.pipeline.examiner import Examiner, Sink
-from safecode_guard.pipeline.guarded import GuardedTurns
-from safecode_guard.pipeline.steering import Steering
 from safecode_guard.policy import LocalJudgeConfig, Policy
 from safecode_guard.steering.factory import check_runs, make_strategy
+from safecode_guard.steering.plain import Plain
 from safecode_guard.steering.protocol import Strategy
 from safecode_guard.taxonomy import STAGES, Stage
+
+if TYPE_CHECKING:
+    from safecode_guard.pipeline.guarded import GuardedTurns
 
 
 def make_examiner(
@@ -90,13 +93,19 @@ def make_turns(
         PolicyError: If the strategy does not fit the policy.
         LogitsUnavailable: If the engine cannot run the strategy.
     """
+    from safecode_guard.pipeline.guarded import GuardedTurns
+    from safecode_guard.pipeline.steering import Steering
+
     decoding = examiner.policy.decoding
-    made = make_strategy(decoding, engine.family, strategy)
+    made: Strategy = Plain()
     if examiner.steers:
+        made = make_strategy(decoding, engine.family, strategy)
         check_runs(made, engine.abilities)
-    steering = Steering(engine, made, seed=decoding.seed)
     return GuardedTurns(
-        engine, examiner, steering=steering, admission=admission or Admission.unlimited()
+        engine,
+        examiner,
+        steering=Steering(engine, made, seed=decoding.seed),
+        admission=admission or Admission.unlimited(),
     )
 
 

@@ -276,7 +276,7 @@ class GuardedTurns:
 
     async def _released(self, held: Finished, host: Host) -> Events:
         """Judge a finished answer, and hand it out or withhold it."""
-        case, result, delta = held
+        case, result, _ = held
         try:
             verdict = await self._rail_verdict(held, host)
         except Exception as error:  # what cannot be judged is not handed out
@@ -287,7 +287,7 @@ class GuardedTurns:
         if verdict.action in ("block", "review"):
             yield case, rail.withheld(case, result.verdicts, self.examiner.policy)
             return
-        if result.text:
+        if result.text and result.native is None:
             yield case, Piece(result.text)
         yield case, result
 

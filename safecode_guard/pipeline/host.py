@@ -9,9 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterator,
+    Sequence,
+)
 from concurrent.futures import Executor, Future
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from functools import partial
+from itertools import islice
 from threading import Event
 from typing import Any, Protocol, TypeVar
 
@@ -126,8 +136,13 @@ class EventLoop:
                 for delta in await self.call(lambda: list(deltas)):
                     yield delta
                 return
-            while (delta := await self.call(lambda: next(deltas, None))) is not None:
-                yield delta
+            while following := await self.call(partial(_following, deltas)):
+                yield following[0]
+
+
+def _following(deltas: Iterator[Delta]) -> list[Delta]:
+    """Return what comes next, or nothing: a StopIteration cannot leave a future."""
+    return list(islice(deltas, 1))
 
 
 async def _ended(future: Future[Any]) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from threading import Event
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safecode_guard.models.protocol import Constraint, Sampling, Tool
-from safecode_guard.steering.trace import StepTrace
 from safecode_guard.turns.turn import Turn
 from safecode_guard.verdict import Verdict
+
+if TYPE_CHECKING:
+    from safecode_guard.steering.trace import StepTrace
 
 
 def _unheard(verdict: Verdict) -> None:
@@ -31,7 +33,7 @@ class TurnRequest:
     """One turn to answer."""
 
     turn: Turn
-    sampling: Sampling = Sampling()
+    sampling: Sampling = field(default_factory=Sampling)
     tools: tuple[Tool, ...] = ()
     constraint: Callable[[int], Constraint] | None = None
     """Makes the grammar of a forced schema or tool, given the budget of tokens."""

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.language_models.base import LanguageModelInput
-from langchain_core.messages import BaseMessage, convert_to_messages
-from langchain_core.prompt_values import PromptValue, StringPromptValue
 from langchain_core.runnables import Runnable, RunnableConfig
 
-from safecode_guard.judges.protocol import JudgeRequest
-from safecode_guard.pipeline import Examiner, make_examiner, subject_of
+from safecode_guard.pipeline.examiner import Examiner
+from safecode_guard.pipeline.factory import make_examiner
+from safecode_guard.pipeline.host import EventLoop
 from safecode_guard.policy import Policy
-from safecode_guard.runnables.events import emit_verdict
-from safecode_guard.runnables.transformers import ChatTransformers
-from safecode_guard.turns.reading import read_turn
+from safecode_guard.runnables.arguments import require_known
+from safecode_guard.runnables.subjects import Examination
+from safecode_guard.taxonomy import Stage
+from safecode_guard.turns.pictures import PictureStore
 from safecode_guard.verdict import Verdict
+
+if TYPE_CHECKING:
+    from safecode_guard.runnables.vision_model import ChatVisionModel
+
+_CALL = frozenset({"stage", "tool_call", "answer"})
 
 
 class SafeCoDeCheck(Runnable[LanguageModelInput, Verdict]):
@@ -28,10 +36,11 @@ class SafeCoDeCheck(Runnable[LanguageModelInput, Verdict]):
 
     def __init__(
         self,
-        model: ChatTransformers | None = None,
+        model: ChatVisionModel | None = None,
         *,
         judge: Any = None,
         policy: Policy | None = None,
+        workers: int = 4,
     ) -> None:
         """Make the check.
 
@@ -39,55 +48,59 @@ class SafeCoDeCheck(Runnable[LanguageModelInput, Verdict]):
             model: The model that judges, if the policy's judge is ``same_model``.
             judge: A judge of your own, or a LangChain chat model.
             policy: The policy in force; its actions become the verdict's.
+            workers: Threads in which pictures are read for async calls.
 
         Raises:
             PolicyError: If policy and judge do not go together.
         """
-        vlm = model.vlm if model is not None and judge is None else None
+        engine = model.engine if model is not None and judge is None else None
         self.policy = policy or Policy()
-        self._examiner: Examiner = make_examiner(self.policy, model=vlm, judge=judge)
+        self.examiner: Examiner = make_examiner(
+            self.policy, engine=engine, judge=judge, steers=self.policy.mode == "guard"
+        )
+        self._pictures = PictureStore(self.policy.images.cache_bytes)
+        self._workers = ThreadPoolExecutor(workers, thread_name_prefix="safecode-check")
 
     def check(
-        self, messages: LanguageModelInput, *, tool_call: dict[str, Any] | None = None
+        self,
+        messages: LanguageModelInput,
+        *,
+        stage: Stage | None = None,
+        tool_call: Mapping[str, Any] | None = None,
+        answer: str | None = None,
     ) -> Verdict:
-        """Judge a conversation, or a tool call in it, outside of any run."""
-        return self._examiner.check(self._subject(messages, tool_call))
+        """Judge a conversation, or something about to happen in it; see `SafeCoDeGuard.check`."""
+        examination = Examination(messages, stage, tool_call, answer)
+        return self.examiner.check(examination.subject(self.policy, self._pictures))
+
+    async def acheck(
+        self,
+        messages: LanguageModelInput,
+        *,
+        stage: Stage | None = None,
+        tool_call: Mapping[str, Any] | None = None,
+        answer: str | None = None,
+    ) -> Verdict:
+        """Judge a conversation without blocking the event loop; see `check`."""
+        examination, started = Examination(messages, stage, tool_call, answer), time.monotonic()
+        host = EventLoop(self._workers)
+        read = partial(examination.subject, self.policy, self._pictures, started=started)
+        return await self.examiner.examine(await host.call(read), host)
 
     def invoke(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> Verdict:
-        """Judge a conversation; the verdict is also sent as an event on this run."""
+        """Judge a conversation; the verdict is also sent as an event on this run.
 
-        def judged(messages: LanguageModelInput) -> Verdict:
-            verdict = self._examiner.check(self._subject(messages, kwargs.get("tool_call")))
-            emit_verdict(verdict)
-            return verdict
-
-        return self._call_with_config(judged, input, config)
+        Raises:
+            UnknownArgument: For an argument that `check` does not have.
+        """
+        require_known("A check", kwargs, _CALL)
+        return self._call_with_config(partial(self.check, **kwargs), input, config)
 
     async def ainvoke(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> Verdict:
         """Judge a conversation without blocking the event loop."""
-
-        async def judged(messages: LanguageModelInput) -> Verdict:
-            subject = self._subject(messages, kwargs.get("tool_call"))
-            verdict = await self._examiner.acheck(subject)
-            emit_verdict(verdict)
-            return verdict
-
-        return await self._acall_with_config(judged, input, config)
-
-    def _subject(self, messages: LanguageModelInput, call: dict[str, Any] | None) -> JudgeRequest:
-        seconds = self.policy.deadline_s
-        deadline = None if seconds is None else time.monotonic() + seconds
-        turn = read_turn(_messages(messages), self.policy.images)
-        return subject_of(turn, call, deadline=deadline)
-
-
-def _messages(messages: LanguageModelInput) -> list[BaseMessage]:
-    if isinstance(messages, str):
-        return StringPromptValue(text=messages).to_messages()
-    if isinstance(messages, PromptValue):
-        return messages.to_messages()
-    return convert_to_messages(messages)
+        require_known("A check", kwargs, _CALL)
+        return await self._acall_with_config(partial(self.acheck, **kwargs), input, config)

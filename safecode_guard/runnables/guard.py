@@ -2,42 +2,46 @@
 
 from __future__ import annotations
 
+import os
 import threading
-import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import replace
-from typing import Any, Self
+import warnings
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, Self
 
-from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import ModelProfile
 from langchain_core.language_models.base import LangSmithParams, LanguageModelInput
 from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
-from pydantic import ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 
-from safecode_guard.errors import LogitsUnavailable, PolicyError
-from safecode_guard.judges.protocol import JudgeRequest, PromptingJudge
-from safecode_guard.pipeline import (
-    Examiner,
-    Pipeline,
-    TurnRequest,
-    make_examiner,
-    subject_of,
-)
+from safecode_guard.errors import GuardError, PolicyError
+from safecode_guard.models.families import GENERIC
+from safecode_guard.pipeline.examiner import Examiner
+from safecode_guard.pipeline.factory import make_examiner, make_turns
+from safecode_guard.pipeline.guarded import GuardedTurns
+from safecode_guard.pipeline.requests import TurnRequest
 from safecode_guard.policy import Policy
-from safecode_guard.runnables.delegate import Delegate, rebind_structured, rebind_tools
-from safecode_guard.runnables.events import current_run, emit_verdict
 from safecode_guard.runnables.messages import AnswerShape
-from safecode_guard.runnables.served import ServedChatModel, in_this_context
-from safecode_guard.runnables.structured import Output, constraints, structured
+from safecode_guard.runnables.runs import run_of
+from safecode_guard.runnables.served import Call, ServedChatModel
+from safecode_guard.runnables.subjects import Examination
 from safecode_guard.runnables.transformers import ChatTransformers
-from safecode_guard.settings import SafeCoDeSettings
+from safecode_guard.runnables.wrapped import Wrapped, wrapped
+from safecode_guard.settings import PREFIX, SafeCoDeSettings
 from safecode_guard.steering.factory import make_strategy
-from safecode_guard.steering.safecode.parameters import resolve
+from safecode_guard.taxonomy import Stage
+from safecode_guard.turns.pictures import PictureStore
 from safecode_guard.turns.reading import read_turn
 from safecode_guard.verdict import Verdict
+
+_FIXED: Final = frozenset({"model", "judge", "strategy", "policy"})
+
+
+class UnreadEnvironmentWarning(UserWarning):
+    """The environment sets up a policy, and this guard was made without reading it."""
 
 
 class SafeCoDeGuard(ServedChatModel):
@@ -45,7 +49,8 @@ class SafeCoDeGuard(ServedChatModel):
 
     It composes like any chat model: in sequences, branches, agents and graphs. The verdict is on
     the message (`Verdict.from_message`), in the custom event ``safecode.verdict``, and goes to
-    every `VerdictHandler`.
+    every `VerdictHandler`. Model, judge, strategy and policy cannot be changed afterwards: make
+    another guard.
 
     Example:
         >>> guard = SafeCoDeGuard(model=ChatTransformers.tiny())      # doctest: +SKIP
@@ -53,19 +58,22 @@ class SafeCoDeGuard(ServedChatModel):
         'guide'
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True, protected_namespaces=())
-
     model: BaseChatModel
-    """The guarded model; `ChatTransformers`, unless ``policy.mode`` is ``judge_only``."""
+    """The guarded model, or its hub name or directory, or ``tiny``; `ChatTransformers`, unless
+    ``policy.mode`` is ``judge_only``."""
     judge: Any = Field(default=None, exclude=True)
     """A judge or a LangChain chat model; None: as the policy says (the same model)."""
     strategy: Any = Field(default=None, exclude=True)
     """A strategy of your own; None: as the policy says."""
     policy: Policy = Policy()
+    """The policy, or the name of a preset."""
 
     _loading: Any = PrivateAttr(default_factory=threading.RLock)
-    _served: Pipeline | None = PrivateAttr(default=None)
+    _wrapped: Wrapped = PrivateAttr()
+    _pictures: PictureStore = PrivateAttr()
+    _served: GuardedTurns | None = PrivateAttr(default=None)
     _examiner: Examiner | None = PrivateAttr(default=None)
+    _made: bool = PrivateAttr(default=False)
 
     def __init__(self, **fields: Any) -> None:
         """Make the guard.
@@ -73,26 +81,41 @@ class SafeCoDeGuard(ServedChatModel):
         Raises:
             LogitsUnavailable: If the model cannot be steered and the policy wants it to be.
             PolicyError: If policy, model, judge and strategy do not go together.
+            UnknownArgument: For an argument that the guard does not have.
         """
+        if "policy" not in fields:
+            _warn_of_environment()
         try:
             super().__init__(**fields)
         except ValidationError as error:
             causes = [detail.get("ctx", {}).get("error") for detail in error.errors()]
             for cause in causes:
-                if isinstance(cause, PolicyError):
+                if isinstance(cause, GuardError):
                     raise cause from None
             raise
+        self._made = True
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _model_by_name(cls, value: Any) -> Any:
+        if value == "tiny":
+            return ChatTransformers.tiny()
+        return ChatTransformers.from_pretrained(value) if isinstance(value, str | Path) else value
+
+    @field_validator("policy", mode="before")
+    @classmethod
+    def _policy_by_name(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return Policy.preset(value)  # type: ignore[arg-type]
+        return Policy.load(value) if isinstance(value, Mapping) else value
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.policy.mode == "guard" and not isinstance(self.model, ChatTransformers):
-            raise LogitsUnavailable(
-                f"{type(self.model).__name__} gives no access to its logits, so it cannot be "
-                "steered.",
-                hint='Guard a ChatTransformers, or set policy.mode to "judge_only".',
-            )
-        make_strategy(self.policy.decoding, self.strategy)
-        if self.judge is not None or not self._judges_itself():
+        self._wrapped = wrapped(self.model, self.policy)
+        self._pictures = PictureStore(self.policy.images.cache_bytes)
+        if self.policy.mode == "guard":
+            make_strategy(self.policy.decoding, GENERIC, self.strategy)
+        if not self._judges_itself():
             self.examiner  # noqa: B018  a policy that does not fit its judge must not start
         elif self.policy.category_actions:
             raise PolicyError(
@@ -100,6 +123,19 @@ class SafeCoDeGuard(ServedChatModel):
                 hint="Remove them, or use a judge that names hazards.",
             )
         return self
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse to change what the guard is made of: it would silently not be in force.
+
+        Raises:
+            PolicyError: If such a field is set after construction.
+        """
+        if name in _FIXED and (self.__pydantic_private__ or {}).get("_made"):
+            raise PolicyError(
+                f"A guard's {name} cannot be changed.",
+                hint=f"Make another: SafeCoDeGuard(model=guard.model, {name}=...).",
+            )
+        super().__setattr__(name, value)
 
     @classmethod
     def from_settings(
@@ -133,13 +169,12 @@ class SafeCoDeGuard(ServedChatModel):
 
     @property
     def examiner(self) -> Examiner:
-        """What routes and judges; loads the judging model on first use."""
+        """What routes, judges and concludes; loads the judging model on first use."""
         with self._loading:
             if self._examiner is None:
-                own = self.judge is None and self._judges_itself()
                 self._examiner = make_examiner(
                     self.policy,
-                    model=self._guarded.vlm if own else None,
+                    engine=self._judging_engine(),
                     judge=self.judge,
                     strategy=self.strategy,
                     steers=self.policy.mode == "guard",
@@ -147,137 +182,95 @@ class SafeCoDeGuard(ServedChatModel):
             return self._examiner
 
     def check(
-        self, messages: LanguageModelInput, *, tool_call: dict[str, Any] | None = None
+        self,
+        messages: LanguageModelInput,
+        *,
+        stage: Stage | None = None,
+        tool_call: Mapping[str, Any] | None = None,
+        answer: str | None = None,
     ) -> Verdict:
-        """Judge a conversation, or a tool call in it; nothing is generated.
+        """Judge a conversation, or something about to happen in it; nothing is generated.
 
-        A turn that the policy does not judge comes back with the action ``pass`` and no label.
+        What the policy does not judge comes back with the action ``pass`` and no label.
+
+        Args:
+            messages: The conversation; at stage ``tool_result`` it ends with the result.
+            stage: What is judged; None: the tool call if there is one, else the user's turn.
+            tool_call: A call in LangChain's form (name, args, id).
+            answer: The finished answer at stage ``output``; None: the last message.
+
+        Raises:
+            GuardError: If there is nothing that could be judged: no message, no such stage.
         """
-        return self.examiner.check(self._subject(messages, tool_call))
+        examination = Examination(messages, stage, tool_call, answer)
+        return self.examiner.check(examination.subject(self.policy, self._pictures))
 
     async def acheck(
-        self, messages: LanguageModelInput, *, tool_call: dict[str, Any] | None = None
+        self,
+        messages: LanguageModelInput,
+        *,
+        stage: Stage | None = None,
+        tool_call: Mapping[str, Any] | None = None,
+        answer: str | None = None,
     ) -> Verdict:
         """Judge a conversation without blocking the event loop; see `check`."""
-        return await self.examiner.acheck(self._subject(messages, tool_call))
-
-    def _subject(self, messages: LanguageModelInput, call: dict[str, Any] | None) -> JudgeRequest:
-        turn = read_turn(self._convert_input(messages).to_messages(), self.policy.images)
-        return subject_of(turn, call, deadline=self._deadline())
+        examination, host = Examination(messages, stage, tool_call, answer), self._host()
+        subject = await host.call(partial(examination.subject, self.policy, self._pictures))
+        examiner = await host.call(lambda: self.examiner)
+        return await examiner.examine(subject, host)
 
     # -- serving ------------------------------------------------------------------------------
 
-    @property
-    def _guarded(self) -> ChatTransformers:
-        assert isinstance(self.model, ChatTransformers)
-        return self.model
-
     def _judges_itself(self) -> bool:
-        return self.policy.judge.kind == "same_model" and isinstance(self.model, ChatTransformers)
+        own = self.judge is None and self.policy.judge.kind == "same_model"
+        return own and self._wrapped.judges_itself
 
-    def _pipeline(self) -> Pipeline:
+    def _judging_engine(self) -> Any:
+        """Return the engine that judges, if a model that can judge itself is asked to."""
+        kinds = {self.policy.judge.kind} if self.judge is None else set()
+        stages = (
+            getattr(self.policy.stages, s).judge for s in type(self.policy.stages).model_fields
+        )
+        kinds |= {config.kind for config in stages if config is not None}
+        if "same_model" not in kinds or not isinstance(self.model, ChatTransformers):
+            return None
+        return self.model.engine
+
+    @property
+    def _turns(self) -> GuardedTurns:
         with self._loading:
             if self._served is None:
-                model, decoding = self._guarded, self.policy.decoding
-                self._served = Pipeline(
-                    model.vlm,
+                self._served = make_turns(
+                    self._wrapped.engine,
                     self.examiner,
-                    strategy=make_strategy(decoding, self.strategy),
-                    parameters=resolve(decoding, model.vlm.family.steering),
-                    turnstile=model.turnstile,
+                    strategy=self.strategy,
+                    admission=self._wrapped.admission,
                 )
             return self._served
 
-    def _request(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None,
-        run_manager: CallbackManagerForLLMRun | None,
-        options: dict[str, Any],
-    ) -> tuple[TurnRequest, AnswerShape]:
-        model, output = self._guarded, Output.from_options(options)
-        constraint, refusal = constraints(model.vlm, output)
+    @property
+    def _batches(self) -> bool:
+        return self._wrapped.batches
+
+    def _request(self, messages: list[BaseMessage], call: Call) -> tuple[TurnRequest, AnswerShape]:
+        asked = self._wrapped.asked(call.stop, call.options)
+        deadline = call.deadline(self.policy.deadline_s)
+        turn = read_turn(messages, self.policy.images, pictures=self._pictures, deadline=deadline)
         request = TurnRequest(
-            read_turn(messages, self.policy.images),
-            model.sampling(stop, options),
-            output.tools,
-            constraint=constraint,
-            refusal=refusal,
-            on_verdict=in_this_context(lambda verdict: emit_verdict(verdict, run_manager)),
-            run_id=_run_id(run_manager),
-            deadline=self._deadline(),
-            trace=bool(options.get("safecode_trace", False)),
+            turn,
+            asked.sampling,
+            asked.form.tools,
+            constraint=asked.constraint,
+            refusal=asked.refusal,
+            forced=asked.forced,
+            options=asked.options or {},
+            run=run_of(call.run_manager),
+            deadline=deadline,
+            live=call.live,
+            trace=bool(call.options.get("safecode_trace", False)),
+            cancelled=call.cancelled,
         )
-        return request, model.shape(output)
-
-    async def _arequest(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None,
-        run_manager: CallbackManagerForLLMRun | None,
-        options: dict[str, Any],
-    ) -> tuple[TurnRequest, AnswerShape]:
-        request, shape = await super()._arequest(messages, stop, run_manager, options)
-        examiner = self.examiner
-        own = isinstance(examiner.judge, PromptingJudge)
-        if own or examiner.route(request.turn).kind != "judge":
-            return request, shape
-        question = JudgeRequest("input", request.turn, deadline=request.deadline)
-        return replace(request, judgement=await examiner.ajudge(question)), shape
-
-    def _deadline(self) -> float | None:
-        seconds = self.policy.deadline_s
-        return None if seconds is None else time.monotonic() + seconds
-
-    def _generate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        if self.policy.mode == "judge_only":
-            return self._delegate().generate(messages, stop, run_manager, kwargs)
-        return super()._generate(messages, stop, run_manager, **kwargs)
-
-    async def _agenerate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        if self.policy.mode == "judge_only":
-            return await self._delegate().agenerate(messages, stop, run_manager, kwargs)
-        return await super()._agenerate(messages, stop, run_manager, **kwargs)
-
-    def _stream(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> Iterator[ChatGenerationChunk]:
-        if self.policy.mode == "judge_only":
-            return self._delegate().stream(messages, stop, run_manager, kwargs)
-        return super()._stream(messages, stop, run_manager, **kwargs)
-
-    async def _astream(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> AsyncIterator[ChatGenerationChunk]:
-        if self.policy.mode == "judge_only":
-            chunks = self._delegate().astream(messages, stop, run_manager, kwargs)
-        else:
-            chunks = super()._astream(messages, stop, run_manager, **kwargs)
-        async for chunk in chunks:
-            yield chunk
-
-    def _delegate(self) -> Delegate:
-        return Delegate(self.model, self.examiner)
+        return request, asked.shape
 
     # -- what LangChain asks ------------------------------------------------------------------
 
@@ -294,7 +287,7 @@ class SafeCoDeGuard(ServedChatModel):
 
     def _digest(self) -> str:
         """Return the digest that verdicts carry, without loading a model for it."""
-        if self.judge is not None or not self._judges_itself():
+        if not self._judges_itself():
             return self.examiner.digest
         return self.policy.digest(**({"strategy": self.strategy.id} if self.strategy else {}))
 
@@ -310,7 +303,7 @@ class SafeCoDeGuard(ServedChatModel):
         self, tools: Sequence[Any], **kwargs: Any
     ) -> Runnable[LanguageModelInput, AIMessage]:
         """Return the guard with tools bound, in the form the guarded model wants."""
-        return rebind_tools(self, self.model, tools, kwargs)
+        return self._wrapped.bind_tools(self, tools, **kwargs)
 
     def with_structured_output(
         self, schema: dict[str, Any] | type, *, include_raw: bool = False, **kwargs: Any
@@ -320,13 +313,16 @@ class SafeCoDeGuard(ServedChatModel):
         A forced schema cannot refuse: on any verdict but safe the turn raises `TurnBlocked`,
         unless ``allow_refusal=True`` gives the schema a refusal branch.
         """
-        if isinstance(self.model, ChatTransformers):
-            return structured(self, schema, include_raw=include_raw, **kwargs)
-        return rebind_structured(self, self.model, schema, include_raw=include_raw, **kwargs)
+        return self._wrapped.structured(self, schema, include_raw=include_raw, **kwargs)
 
 
-def _run_id(run_manager: CallbackManagerForLLMRun | None) -> str | None:
-    if run_manager is not None:
-        return str(run_manager.run_id)
-    run = current_run.get()
-    return None if run is None else str(run[1])
+def _warn_of_environment() -> None:
+    """Say that variables which set up a policy are not read by a plain constructor."""
+    names = sorted(name for name in os.environ if name.upper().startswith(PREFIX))
+    if names:
+        warnings.warn(
+            f"{names[0]} is set, but SafeCoDeGuard(...) reads no environment: use "
+            "SafeCoDeGuard.from_settings(model), or pass policy=.",
+            UnreadEnvironmentWarning,
+            stacklevel=3,
+        )

@@ -1,18 +1,20 @@
-"""From a pipeline's result to LangChain messages and chunks."""
+"""From a turn's result to LangChain messages and chunks."""
 
 from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.messages.tool import ToolCallChunk, invalid_tool_call, tool_call
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 
 from safecode_guard.output.tools import OPENING, ParsedAnswer, parse_answer
-from safecode_guard.pipeline import TurnResult
+from safecode_guard.pipeline.requests import TurnEvent, TurnResult
 from safecode_guard.verdict import Verdict, to_metadata
 
 PROVIDER = "safecode_guard"
@@ -71,6 +73,8 @@ class VisibleText:
 
 def answer_message(result: TurnResult, shape: AnswerShape) -> AIMessage:
     """Return an answer as one message, with its verdicts, tool calls and usage."""
+    if result.native is not None and not result.withheld:
+        return _with_verdicts(result.native, result.verdicts)
     answer = shape.parse(result)
     return AIMessage(
         content=answer.text,
@@ -84,6 +88,67 @@ def answer_message(result: TurnResult, shape: AnswerShape) -> AIMessage:
         | (to_metadata(result.verdicts) if result.verdicts else {}),
         usage_metadata=_usage(result),
     )
+
+
+def chat_result(result: TurnResult, shape: AnswerShape) -> ChatResult:
+    """Return an answer in the form in which LangChain's models give theirs."""
+    message = answer_message(result, shape)
+    info = {"finish_reason": message.response_metadata.get("finish_reason")}
+    return ChatResult(generations=[ChatGeneration(message=message, generation_info=info)])
+
+
+class AnswerStream:
+    """Turns what happens to one turn into chunks: verdicts, text, then one closing chunk."""
+
+    def __init__(self, shape: AnswerShape) -> None:
+        self._shape = shape
+        self._visible = shape.text_filter()
+        self._native = False
+
+    def chunks(self, event: TurnEvent) -> Iterator[ChatGenerationChunk]:
+        """Return the chunks that an event gives.
+
+        Raises:
+            Exception: The error that ended the turn.
+        """
+        if isinstance(event, Exception):
+            raise event
+        if isinstance(event, Verdict):
+            yield ChatGenerationChunk(message=verdict_chunk(event))
+        elif isinstance(event, TurnResult):
+            yield from self._ending(event)
+        elif event.native is not None:
+            self._native = True
+            yield ChatGenerationChunk(message=event.native)
+        elif text := self._visible.push(event.text):
+            yield ChatGenerationChunk(message=AIMessageChunk(content=text))
+
+    def _ending(self, result: TurnResult) -> Iterator[ChatGenerationChunk]:
+        """Yield what is left to show of an answer, then its closing chunk."""
+        if result.native is not None and not result.withheld:
+            if not self._native:
+                yield ChatGenerationChunk(message=whole_chunk(result.native))
+            return
+        if rest := result.text if result.withheld else self._visible.rest(result):
+            yield ChatGenerationChunk(message=AIMessageChunk(content=rest))
+        info = {"finish_reason": result.finish}
+        yield ChatGenerationChunk(message=final_chunk(result, self._shape), generation_info=info)
+
+
+def whole_chunk(message: AIMessage) -> AIMessageChunk:
+    """Return a whole message as the one chunk of its stream."""
+    fields = message.model_dump(exclude={"type", "tool_calls", "invalid_tool_calls"})
+    calls = [
+        ToolCallChunk(
+            name=call["name"],
+            args=json.dumps(call["args"]),
+            id=call["id"],
+            index=i,
+            type="tool_call_chunk",
+        )
+        for i, call in enumerate(message.tool_calls)
+    ]
+    return AIMessageChunk(**fields, tool_call_chunks=calls, chunk_position="last")
 
 
 def verdict_chunk(verdict: Verdict) -> AIMessageChunk:
@@ -116,6 +181,13 @@ def final_chunk(result: TurnResult, shape: AnswerShape) -> AIMessageChunk:
         usage_metadata=_usage(result),
         chunk_position="last",
     )
+
+
+def _with_verdicts(message: AIMessage, verdicts: Sequence[Verdict]) -> AIMessage:
+    if not verdicts:
+        return message
+    metadata = message.response_metadata | to_metadata(verdicts)
+    return message.model_copy(update={"response_metadata": metadata})
 
 
 def _refusal(answer: ParsedAnswer) -> dict[str, Any]:

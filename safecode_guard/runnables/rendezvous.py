@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Generic, TypeVar
 
@@ -19,16 +19,13 @@ class Rendezvous(Generic[Item, Result]):
     (a cache hit, bad input) must ``leave``, or the others would wait for ever.
     """
 
-    def __init__(
-        self, size: int, run: Callable[[Sequence[Item]], Sequence[Result | BaseException]]
-    ) -> None:
-        self._run = run
+    def __init__(self, size: int) -> None:
         self._missing = size
         self._lock = threading.Lock()
         self._waiting: list[tuple[Item, Future[Result]]] = []
 
     def submit(self, item: Item) -> tuple[Future[Result], bool]:
-        """Hand in an item; returns its future and whether the caller has to `run_all` now."""
+        """Hand in an item; returns its future and whether the caller is the last to come."""
         future: Future[Result] = Future()
         with self._lock:
             self._waiting.append((item, future))
@@ -36,24 +33,26 @@ class Rendezvous(Generic[Item, Result]):
             return future, self._missing == 0
 
     def leave(self) -> bool:
-        """Say that one caller brings no item; returns whether this caller has to `run_all`."""
+        """Say that one caller brings no item; returns whether it was the last, and some wait."""
         with self._lock:
             self._missing -= 1
             return self._missing == 0 and bool(self._waiting)
 
-    def run_all(self) -> None:
-        """Run every item handed in and settle its future."""
-        with self._lock:
-            waiting, self._waiting = self._waiting, []
-        futures = [future for _, future in waiting]
-        try:
-            results = self._run([item for item, _ in waiting])
-        except BaseException as error:  # every caller must hear of it, whatever it is
-            for future in futures:
-                future.set_exception(error)
-            return
-        for future, result in zip(futures, results, strict=True):
+    @property
+    def items(self) -> list[Item]:
+        """What was handed in."""
+        return [item for item, _ in self._waiting]
+
+    def settle(self, results: Sequence[Result | BaseException]) -> None:
+        """Give each caller its result, or the error that is it."""
+        for (_, future), result in zip(self._waiting, results, strict=True):
+            if not future.set_running_or_notify_cancel():
+                continue  # its caller has gone
             if isinstance(result, BaseException):
                 future.set_exception(result)
             else:
                 future.set_result(result)
+
+    def fail(self, error: BaseException) -> None:
+        """Let every caller hear of an error that struck them all."""
+        self.settle([error] * len(self._waiting))

@@ -1,98 +1,118 @@
-"""LangChain's calls onto a pipeline: invoke, stream, batch, and their async forms.
+"""LangChain's calls onto the guarded turn: invoke, stream, batch, and their async forms.
 
-`ChatTransformers` and `SafeCoDeGuard` differ in the pipeline behind them and in nothing here.
+Chat models and the guard differ in what serves their turns and in nothing here.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
+import time
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Generator, Iterator, Sequence
-from contextlib import closing
-from contextvars import ContextVar
-from typing import Any, Protocol
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing, closing
+from dataclasses import dataclass, field
+from functools import partial
+from threading import Event
+from typing import Any
 
-from langchain_core.callbacks import (
-    AsyncCallbackManagerForLLMRun,
-    CallbackManagerForLLMRun,
-)
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models.base import LanguageModelInput
 from langchain_core.language_models.chat_models import BaseChatModel
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from langchain_core.runnables import RunnableConfig, ensure_config
-from langchain_core.runnables.config import (
-    ContextThreadPoolExecutor,
-    get_callback_manager_for_config,
-    get_config_list,
-)
-from langchain_core.utils.uuid import uuid7
+from langchain_core.messages import AIMessageChunk, BaseMessage
+from langchain_core.outputs import ChatGenerationChunk, ChatResult, LLMResult
+from langchain_core.prompt_values import ChatPromptValue, PromptValue
+from langchain_core.runnables import RunnableConfig
+from pydantic import ConfigDict, PrivateAttr, model_validator
 
-from safecode_guard.errors import GuardError
-from safecode_guard.pipeline import TurnEvent, TurnRequest, TurnResult
-from safecode_guard.runnables.events import current_run
-from safecode_guard.runnables.messages import (
-    AnswerShape,
-    VisibleText,
-    answer_message,
-    final_chunk,
-    verdict_chunk,
-)
-from safecode_guard.runnables.rendezvous import Rendezvous
-from safecode_guard.verdict import Verdict
+from safecode_guard.pipeline.guarded import GuardedTurns
+from safecode_guard.pipeline.host import EventLoop
+from safecode_guard.pipeline.requests import TurnEvent, TurnRequest, TurnResult
+from safecode_guard.runnables import batching
+from safecode_guard.runnables.arguments import STANDARD, require_known
+from safecode_guard.runnables.messages import AnswerShape, AnswerStream, chat_result
+from safecode_guard.runnables.runs import ain_run, in_run, remembered
+from safecode_guard.turns.inlining import with_bytes
+
+WORKERS = 8
+"""Threads for what blocks in async calls: reading pictures, decoding."""
 
 
-class Served(Protocol):
-    """A pipeline as the chat models use it."""
+@dataclass(frozen=True)
+class Call:
+    """One call as LangChain makes it."""
 
-    def run(self, requests: Sequence[TurnRequest]) -> list[TurnResult | GuardError]:
-        """Answer turns, in order."""
+    stop: list[str] | None
+    options: dict[str, Any]
+    run_manager: CallbackManagerForLLMRun | None = None
+    live: bool = False
+    """Somebody reads the answer piece by piece."""
+    started: float = field(default_factory=time.monotonic)
+    cancelled: Event = field(default_factory=Event)
 
-    def stream(self, requests: Sequence[TurnRequest]) -> Generator[tuple[int, TurnEvent]]:
-        """Answer turns and yield what happens to them, with the index of their turn."""
-
-
-class _Ticket:
-    """One caller's place in a batch; used at most once."""
-
-    def __init__(self, owner: object, group: Rendezvous[TurnRequest, TurnResult]) -> None:
-        self.owner = owner
-        self.group = group
-        self.used = False
-
-
-_ticket: ContextVar[_Ticket | None] = ContextVar("safecode_guard_ticket", default=None)
+    def deadline(self, seconds: float | None) -> float | None:
+        """Return the call's deadline, in seconds of ``time.monotonic``."""
+        return None if seconds is None else self.started + seconds
 
 
 class ServedChatModel(BaseChatModel):
-    """A chat model whose answers come from a pipeline."""
+    """A chat model whose answers come from the guarded turn."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, protected_namespaces=())
 
     max_batch: int = 8
     """Turns that ``batch`` decodes together."""
 
+    _workers: Any = PrivateAttr(
+        default_factory=lambda: ThreadPoolExecutor(WORKERS, thread_name_prefix="safecode")
+    )
+
+    _aside: set[Any] = PrivateAttr(default_factory=set)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_arguments(cls, values: Any) -> Any:
+        """Refuse arguments that no field has; LangChain's standard ones are let be."""
+        if not isinstance(values, dict):
+            return values
+        aliases = {f.alias for f in cls.model_fields.values() if f.alias}
+        require_known(cls.__name__, values, {*cls.model_fields, *aliases, *STANDARD})
+        return values
+
+    @property
     @abstractmethod
-    def _pipeline(self) -> Served:
-        """Return the pipeline; loads weights on first use."""
+    def _turns(self) -> GuardedTurns:
+        """What serves the turns; loads weights on first use."""
+
+    @property
+    def _batches(self) -> bool:
+        """Whether turns that are decoded together cost less than one by one."""
+        return True
 
     @abstractmethod
-    def _request(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None,
-        run_manager: CallbackManagerForLLMRun | None,
-        options: dict[str, Any],
-    ) -> tuple[TurnRequest, AnswerShape]:
-        """Return what is asked of the pipeline, and the shape its answer is given in."""
+    def _request(self, messages: list[BaseMessage], call: Call) -> tuple[TurnRequest, AnswerShape]:
+        """Return what is asked, and the shape the answer is given in; reads pictures."""
 
-    async def _arequest(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None,
-        run_manager: CallbackManagerForLLMRun | None,
-        options: dict[str, Any],
-    ) -> tuple[TurnRequest, AnswerShape]:
-        """Prepare a request without blocking the event loop (images are decoded here)."""
-        return await asyncio.to_thread(self._request, messages, stop, run_manager, options)
+    # -- messages -----------------------------------------------------------------------------
+
+    def _convert_input(self, model_input: LanguageModelInput) -> PromptValue:
+        """Return the messages with bytes for pictures in memory: LangChain's cache keys by them."""
+        value = super()._convert_input(model_input)
+        messages = value.to_messages()
+        inlined = with_bytes(messages)
+        changed = any(new is not old for new, old in zip(inlined, messages, strict=True))
+        return ChatPromptValue(messages=inlined) if changed else value
+
+    def generate(self, messages: list[list[BaseMessage]], *args: Any, **kwargs: Any) -> LLMResult:
+        """Answer conversations one by one; see `BaseChatModel.generate`."""
+        return super().generate([with_bytes(each) for each in messages], *args, **kwargs)
+
+    async def agenerate(
+        self, messages: list[list[BaseMessage]], *args: Any, **kwargs: Any
+    ) -> LLMResult:
+        """Answer conversations on the event loop; see `BaseChatModel.agenerate`."""
+        inlined = [await asyncio.to_thread(with_bytes, each) for each in messages]
+        return await super().agenerate(inlined, *args, **kwargs)
 
     # -- one answer ---------------------------------------------------------------------------
 
@@ -103,16 +123,14 @@ class ServedChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        request, shape = self._request(messages, stop, run_manager, kwargs)
-        ticket = self._own_ticket()
+        request, shape = self._request(messages, Call(stop, kwargs, run_manager))
+        ticket = batching.own_ticket(self)
         if ticket is None:
-            result = _value(self._pipeline().run([request])[0])
-        else:
-            future, last = ticket.group.submit(request)
-            if last:
-                ticket.group.run_all()
-            result = future.result()
-        return _chat_result(answer_message(result, shape))
+            return chat_result(_value(self._turns.run([request])[0]), shape)
+        future, last = ticket.group.submit(request)
+        if last:
+            ticket.run_all()
+        return chat_result(future.result(), shape)
 
     async def _agenerate(
         self,
@@ -121,31 +139,34 @@ class ServedChatModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        manager = run_manager.get_sync() if run_manager else None
-        request, shape = await self._arequest(messages, stop, manager, kwargs)
-        ticket = self._own_ticket()
+        call = Call(stop, kwargs, run_manager.get_sync() if run_manager else None)
+        host = self._host(call)
+        turns, request, shape = await host.call(partial(self._prepared, messages, call))
+        ticket = batching.own_ticket(self)
+        if ticket is None:
+            return chat_result(await _result(turns, request, host), shape)
+        future, last = ticket.group.submit(request)
+        if last:  # in a task of its own: if this caller goes, the others must still be served
+            self._run_aside(ticket.arun_all(self._host()))
         try:
-            if ticket is None:
-                result = _value((await asyncio.to_thread(self._run_one, request))[0])
-            else:
-                future, last = ticket.group.submit(request)
-                if last:
-                    await asyncio.to_thread(ticket.group.run_all)
-                result = await asyncio.wrap_future(future)
+            return chat_result(await asyncio.wrap_future(future), shape)
         except asyncio.CancelledError:
-            request.cancelled.set()
+            call.cancelled.set()
             raise
-        return _chat_result(answer_message(result, shape))
 
-    def _run_one(self, request: TurnRequest) -> list[TurnResult | GuardError]:
-        return self._pipeline().run([request])
+    def _prepared(
+        self, messages: list[BaseMessage], call: Call
+    ) -> tuple[GuardedTurns, TurnRequest, AnswerShape]:
+        """Return what serves the call, and what is asked: all that blocks before a turn."""
+        return self._turns, *self._request(messages, call)
 
-    def _own_ticket(self) -> _Ticket | None:
-        ticket = _ticket.get()
-        if ticket is None or ticket.owner is not self or ticket.used:
-            return None
-        ticket.used = True
-        return ticket
+    def _run_aside(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._aside.add(task)
+        task.add_done_callback(self._aside.discard)
+
+    def _host(self, call: Call | None = None) -> EventLoop:
+        return EventLoop(self._workers, call.cancelled if call else None)
 
     # -- streams ------------------------------------------------------------------------------
 
@@ -156,11 +177,18 @@ class ServedChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        request, shape = self._request(messages, stop, run_manager, kwargs)
+        request, shape = self._request(messages, Call(stop, kwargs, run_manager, live=True))
         for chunk in self._chunks(request, shape):
             if run_manager and chunk.text:
                 run_manager.on_llm_new_token(chunk.text, chunk=chunk)
             yield chunk
+
+    def _chunks(self, request: TurnRequest, shape: AnswerShape) -> Generator[ChatGenerationChunk]:
+        """Yield the answer as chunks: verdicts, text, then one closing chunk."""
+        stream = AnswerStream(shape)
+        with closing(self._turns.events([request])) as events:
+            for _, event in events:
+                yield from stream.chunks(event)
 
     async def _astream(
         self,
@@ -170,30 +198,23 @@ class ServedChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         manager = run_manager.get_sync() if run_manager else None
-        request, shape = await self._arequest(messages, stop, manager, kwargs)
-        chunks = self._chunks(request, shape)
-        try:
-            while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
+        call = Call(stop, kwargs, manager, live=True)
+        async with aclosing(self._achunks(messages, call)) as chunks:
+            async for chunk in chunks:
                 if run_manager and chunk.text:
                     await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                 yield chunk
-        finally:
-            request.cancelled.set()
-            await asyncio.shield(asyncio.to_thread(chunks.close))
 
-    def _chunks(self, request: TurnRequest, shape: AnswerShape) -> Generator[ChatGenerationChunk]:
-        """Yield the answer as chunks: verdicts, text, then one closing chunk."""
-        visible = shape.text_filter()
-        with closing(self._pipeline().stream([request])) as events:
-            for _, event in events:
-                if isinstance(event, GuardError):
-                    raise event
-                if isinstance(event, Verdict):
-                    yield _chunk(verdict_chunk(event))
-                elif isinstance(event, TurnResult):
-                    yield from _ending(event, shape, visible)
-                elif text := visible.push(event):
-                    yield _chunk(AIMessageChunk(content=text))
+    async def _achunks(
+        self, messages: list[BaseMessage], call: Call
+    ) -> AsyncGenerator[ChatGenerationChunk]:
+        host = self._host(call)
+        turns, request, shape = await host.call(partial(self._prepared, messages, call))
+        stream = AnswerStream(shape)
+        async with aclosing(turns.stream([request], host)) as events:
+            async for _, event in events:
+                for chunk in stream.chunks(event):
+                    yield chunk
 
     def stream(
         self,
@@ -204,20 +225,8 @@ class ServedChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[AIMessageChunk]:
         """Stream an answer; the run is remembered, since core hands streams no run manager."""
-        config, run = _remembered(config)
-        chunks = super().stream(input, config, stop=stop, **kwargs)
-        try:
-            while True:
-                token = current_run.set(run)
-                try:
-                    chunk = next(chunks)
-                except StopIteration:
-                    return
-                finally:
-                    current_run.reset(token)
-                yield chunk
-        finally:
-            chunks.close()  # type: ignore[attr-defined]
+        config, run = remembered(config)
+        yield from in_run(super().stream(input, config, stop=stop, **kwargs), run)
 
     async def astream(
         self,
@@ -228,20 +237,11 @@ class ServedChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[AIMessageChunk]:
         """Stream an answer asynchronously; see `stream`."""
-        config, run = _remembered(config)
+        config, run = remembered(config)
         chunks = super().astream(input, config, stop=stop, **kwargs)
-        try:
-            while True:
-                token = current_run.set(run)
-                try:
-                    chunk = await anext(chunks)
-                except StopAsyncIteration:
-                    return
-                finally:
-                    current_run.reset(token)
+        async with aclosing(ain_run(chunks, run)) as remembering:
+            async for chunk in remembering:
                 yield chunk
-        finally:
-            await chunks.aclose()  # type: ignore[attr-defined]
 
     # -- batches ------------------------------------------------------------------------------
 
@@ -257,25 +257,18 @@ class ServedChatModel(BaseChatModel):
 
         Callbacks, caches and errors stay those of each input.
         """
-
-        def one(ticket: _Ticket, input_: Any, config: RunnableConfig) -> Any:
-            token = _ticket.set(ticket)
-            try:
-                return self.invoke(input_, config, **kwargs)
-            except Exception as error:
-                if not return_exceptions:
-                    raise
-                return error
-            finally:
-                _ticket.reset(token)
-                if not ticket.used and ticket.group.leave():
-                    ticket.group.run_all()
-
+        if not self._batches:
+            return super().batch(inputs, config, return_exceptions=return_exceptions, **kwargs)
         outputs: list[Any] = []
-        for part, configs in self._parts(inputs, config):
-            tickets = self._tickets(len(part))
-            with ContextThreadPoolExecutor(max_workers=len(part)) as executor:
-                outputs += executor.map(one, tickets, part, configs)
+        for part, configs in batching.parts(inputs, config, most=self.max_batch):
+            outputs += batching.batched(
+                self,
+                self._turns,
+                part,
+                configs,
+                return_exceptions=return_exceptions,
+                options=kwargs,
+            )
         return outputs
 
     async def abatch(
@@ -287,78 +280,37 @@ class ServedChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> list[Any]:
         """Answer several inputs asynchronously; see `batch`."""
-
-        async def one(ticket: _Ticket, input_: Any, config: RunnableConfig) -> Any:
-            _ticket.set(ticket)  # gather gives each coroutine a context of its own
-            try:
-                return await self.ainvoke(input_, config, **kwargs)
-            finally:
-                if not ticket.used and ticket.group.leave():
-                    await asyncio.to_thread(ticket.group.run_all)
-
+        if not self._batches:
+            return await super().abatch(
+                inputs, config, return_exceptions=return_exceptions, **kwargs
+            )
+        host = self._host()
+        turns = await host.call(lambda: self._turns)
         outputs: list[Any] = []
-        for part, configs in self._parts(inputs, config):
-            calls = map(one, self._tickets(len(part)), part, configs)
-            outputs += await asyncio.gather(*calls, return_exceptions=True)
+        for part, configs in batching.parts(inputs, config, most=self.max_batch):
+            outputs += await batching.abatched(self, turns, host, part, configs, options=kwargs)
         for error in outputs:
             fatal = isinstance(error, BaseException) and not isinstance(error, Exception)
             if fatal or (isinstance(error, Exception) and not return_exceptions):
                 raise error
         return outputs
 
-    def _parts(
-        self, inputs: list[Any], config: RunnableConfig | list[RunnableConfig] | None
-    ) -> Iterator[tuple[list[Any], list[RunnableConfig]]]:
-        if not inputs:
-            return
-        configs = get_config_list(config, len(inputs))
-        size = min(self.max_batch, configs[0].get("max_concurrency") or self.max_batch)
-        for start in range(0, len(inputs), size):
-            yield inputs[start : start + size], configs[start : start + size]
 
-    def _tickets(self, size: int) -> list[_Ticket]:
-        group: Rendezvous[TurnRequest, TurnResult] = Rendezvous(
-            size, lambda requests: self._pipeline().run(requests)
-        )
-        return [_Ticket(self, group) for _ in range(size)]
+async def _result(turns: GuardedTurns, request: TurnRequest, host: EventLoop) -> TurnResult:
+    end: TurnEvent | None = None
+    async with aclosing(turns.stream([request], host)) as events:
+        async for _, event in events:
+            end = event
+    return _value(end)
 
 
-def in_this_context(function: Any) -> Any:
-    """Return the function bound to the caller's context variables.
+def _value(end: TurnEvent | None) -> TurnResult:
+    """Return the result that ended a turn.
 
-    A batch tells verdicts from whichever thread runs it; handlers and graph writers are found
-    through the context of the call that the verdict belongs to.
+    Raises:
+        Exception: The error that ended it instead.
     """
-    context = contextvars.copy_context()
-    return lambda *args: context.copy().run(function, *args)
-
-
-def _remembered(config: RunnableConfig | None) -> tuple[RunnableConfig, Any]:
-    config = ensure_config(config)
-    run_id = config.get("run_id") or uuid7()
-    config["run_id"] = run_id
-    return config, (get_callback_manager_for_config(config), run_id)
-
-
-def _value(result: TurnResult | GuardError) -> TurnResult:
-    if isinstance(result, GuardError):
-        raise result
-    return result
-
-
-def _chat_result(message: AIMessage) -> ChatResult:
-    info = {"finish_reason": message.response_metadata.get("finish_reason")}
-    return ChatResult(generations=[ChatGeneration(message=message, generation_info=info)])
-
-
-def _chunk(message: AIMessageChunk, **info: Any) -> ChatGenerationChunk:
-    return ChatGenerationChunk(message=message, **info)
-
-
-def _ending(
-    result: TurnResult, shape: AnswerShape, visible: VisibleText
-) -> Iterator[ChatGenerationChunk]:
-    """Yield what is left to show of an answer, then its closing chunk."""
-    if rest := result.text if result.withheld else visible.rest(result):
-        yield _chunk(AIMessageChunk(content=rest))
-    yield _chunk(final_chunk(result, shape), generation_info={"finish_reason": result.finish})
+    if isinstance(end, Exception):
+        raise end
+    assert isinstance(end, TurnResult)
+    return end

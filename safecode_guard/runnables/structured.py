@@ -1,9 +1,8 @@
-"""Structured output: what a call asks for, the grammar it needs, and the chain that parses it."""
+"""Structured output and tools: the chains around a chat model, and around a guard of one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any, Literal
 
@@ -11,13 +10,20 @@ from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.messages import AIMessage
 from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
 from langchain_core.output_parsers.base import BaseOutputParser
-from langchain_core.runnables import Runnable, RunnableLambda, RunnableMap, RunnablePassthrough
+from langchain_core.runnables import (
+    Runnable,
+    RunnableBinding,
+    RunnableLambda,
+    RunnableMap,
+    RunnableParallel,
+    RunnablePassthrough,
+    RunnableSequence,
+)
 from langchain_core.utils.function_calling import convert_to_json_schema
 from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BaseModel, ConfigDict
 
-from safecode_guard.engines.transformers.protocol import CachedModel
-from safecode_guard.models.protocol import Constraint, Tool
+from safecode_guard.errors import PolicyError
 
 Method = Literal["json_schema", "json_mode", "function_calling"]
 
@@ -28,76 +34,6 @@ class Refusal(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     refusal: str
-
-
-@dataclass(frozen=True)
-class Output:
-    """What form of answer one call asks for."""
-
-    tools: tuple[Tool, ...] = ()
-    choice: str | None = None
-    """``any``, or a tool's name, where a tool call is forced."""
-    schema: Mapping[str, Any] | None = None
-    """The JSON schema the answer must follow."""
-    allow_refusal: bool = False
-
-    @property
-    def forced_tool(self) -> bool:
-        """Whether the answer has to be a tool call."""
-        return self.choice is not None
-
-    @classmethod
-    def from_options(cls, options: Mapping[str, Any]) -> Output:
-        """Read the options of a LangChain call: tools, tool_choice, response_format."""
-        tools = tuple(options.get("tools") or ())
-        choice = options.get("tool_choice")
-        if choice == "none":
-            tools = ()
-        return cls(
-            tools,
-            _choice(choice) if tools else None,
-            _schema(options.get("response_format")),
-            bool(options.get("allow_refusal", False)),
-        )
-
-
-def _choice(choice: Any) -> str | None:
-    if choice in (None, "auto", False):
-        return None
-    if choice in ("any", "required", True):
-        return "any"
-    return str(choice["function"]["name"] if isinstance(choice, Mapping) else choice)
-
-
-def _schema(response_format: Any) -> Mapping[str, Any] | None:
-    if not response_format or response_format.get("type") == "text":
-        return None
-    form = response_format.get("json_schema", response_format)
-    schema: Mapping[str, Any] = form.get("schema") or {"type": "object"}
-    return schema
-
-
-Maker = Callable[[int], Constraint]
-
-
-def constraints(model: CachedModel, output: Output) -> tuple[Maker | None, Maker | None]:
-    """Return what makes the answer's grammar and its refusal branch; None where there is none.
-
-    Raises:
-        ConstraintError: If a schema cannot be compiled, or llguidance is not installed.
-    """
-    if output.schema is None and not output.forced_tool:
-        return None, None
-    from safecode_guard.output.grammar import Grammar
-
-    vocabulary, allow = model.vocabulary, output.allow_refusal
-    if output.schema is not None:
-        grammar = Grammar.from_json_schema(output.schema, vocabulary, allow_refusal=allow)
-    else:
-        grammar = Grammar.from_tools(
-            output.tools, vocabulary, choice=output.choice, allow_refusal=allow
-        )
-    return grammar.constraint, Grammar.refusal(vocabulary).constraint if allow else None
 
 
 def structured(
@@ -158,3 +94,59 @@ def _parser(schema: dict[str, Any] | type, *, allow_refusal: bool) -> Runnable[A
         return parser.invoke(message)
 
     return RunnableLambda(parse)
+
+
+def rebind_tools(
+    guard: BaseChatModel, model: BaseChatModel, tools: Sequence[Any], options: dict[str, Any]
+) -> Runnable[Any, AIMessage]:
+    """Return the guard with tools bound in the form that the guarded model gives them.
+
+    Raises:
+        PolicyError: If the model does something else than bind arguments; the guard would be lost.
+    """
+    inner = model.bind_tools(tools, **options)
+    if not isinstance(inner, RunnableBinding) or inner.bound is not model:
+        raise PolicyError(
+            f"{type(model).__name__}.bind_tools does more than bind arguments.",
+            hint="Bind the tools to the guard yourself: guard.bind(tools=[...]).",
+        )
+    return guard.bind(**inner.kwargs)
+
+
+def rebind_structured(
+    guard: BaseChatModel, model: BaseChatModel, schema: Any, **options: Any
+) -> Runnable[Any, Any]:
+    """Return the model's own chain for structured output with the guard in the model's place.
+
+    Raises:
+        PolicyError: If the model cannot be found in that chain; the guard would be lost.
+    """
+    chain = model.with_structured_output(schema, **options)
+    replaced: Runnable[Any, Any] | None = _replaced(chain, model, guard)
+    if replaced is None:
+        raise PolicyError(
+            f"The chain of {type(model).__name__}.with_structured_output hides its model.",
+            hint="Bind the schema to the guard yourself, and parse its answer.",
+        )
+    return replaced
+
+
+def _replaced(chain: Any, model: Any, guard: Any) -> Any:
+    """Return a chain with a model replaced wherever it stands, or None if it is not in it."""
+    if chain is model:
+        return guard
+    if isinstance(chain, RunnableBinding):
+        bound = _replaced(chain.bound, model, guard)
+        return bound and guard.bind(**chain.kwargs).with_config(chain.config)
+    if isinstance(chain, RunnableSequence):
+        steps = [_replaced(step, model, guard) for step in chain.steps]
+        if not any(steps):
+            return None
+        merged = (new or old for new, old in zip(steps, chain.steps, strict=True))
+        return RunnableSequence(*merged)
+    if isinstance(chain, RunnableParallel):
+        named = {key: _replaced(step, model, guard) for key, step in chain.steps__.items()}
+        if not any(named.values()):
+            return None
+        return RunnableParallel({k: named[k] or old for k, old in chain.steps__.items()})
+    return None

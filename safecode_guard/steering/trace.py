@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from torch import Tensor
+from safecode_guard.models.protocol import LogitsStrategy, Step, Vocabulary
+from safecode_guard.turns.turn import Turn
 
-from safecode_guard.models.protocol import Vocabulary
-from safecode_guard.steering.protocol import LogitsStrategy
-from safecode_guard.steering.safecode.contrast import Stages
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from safecode_guard.steering.safecode.contrast import Stages
 
 
 @runtime_checkable
 class Staged(Protocol):
     """A strategy that can show its stages. Those that cannot are traced by their result alone."""
 
-    def stages(self, step: int, logits: Tensor, ids: Tensor, so_far: Tensor) -> Stages:
+    def stages(self, step: Step) -> Stages:
         """Return the logits after each stage."""
 
 
@@ -70,28 +72,31 @@ class Traced:
     def __init__(self, strategy: LogitsStrategy, vocabulary: Vocabulary, *, top: int = 5) -> None:
         """Wrap a strategy; ``top`` tokens are kept of each stage."""
         self.steps: int = strategy.steps
-        self.views: Literal[1, 2] = strategy.views
+        self.second: Turn | None = strategy.second
         self.max_tokens: int | None = strategy.max_tokens
         self._strategy = strategy
         self._vocabulary = vocabulary
         self._top = top
         self._recorded: list[StepTrace] = []
 
-    def adjust(self, step: int, logits: Tensor, ids: Tensor, so_far: Tensor) -> Tensor:
+    def done(self, so_far: Sequence[int]) -> bool:
+        """Return whether the wrapped strategy has done its part."""
+        return self._strategy.done(so_far)
+
+    def adjust(self, step: Step) -> Tensor:
         """Return the wrapped strategy's logits [n], and record the step."""
-        steered = self._strategy.adjust(step, logits, ids, so_far)
-        stages = None
-        if isinstance(self._strategy, Staged):
-            stages = self._strategy.stages(step, logits, ids, so_far)
+        steered = self._strategy.adjust(step)
+        stages = self._strategy.stages(step) if isinstance(self._strategy, Staged) else None
+        logits, ids = step.logits, step.ids
         record = StepTrace(
-            step=step,
+            step=step.index,
             clean=self._best(logits[0], ids),
             second=self._best(logits[1], ids) if logits.shape[0] > 1 else (),
             contrasted=self._best(stages.contrasted, ids) if stages else (),
             modulated=self._best(stages.modulated, ids) if stages else (),
             steered=self._best(steered, ids),
         )
-        self._recorded = [*self._filled(so_far.tolist()[:step]), record]
+        self._recorded = [*self._filled(step.so_far.tolist()[: step.index]), record]
         return steered
 
     def steps_traced(self, answer: Sequence[int] = ()) -> tuple[StepTrace, ...]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
+from safecode_guard.models.protocol import Needs
 from safecode_guard.steering.protocol import Direction, SteeringContext
 from safecode_guard.turns.turn import Turn
 
@@ -28,6 +30,11 @@ class SystemNote:
 
     text: str
 
+    @property
+    def digest(self) -> str:
+        """Identifies the text."""
+        return hashlib.sha256(self.text.encode()).hexdigest()[:16]
+
     def edit(self, turn: Turn) -> Turn:
         """Return the turn with the text at the end of its system message."""
         return turn.with_system(self.text)
@@ -41,7 +48,12 @@ class VerdictPrompt:
     """
 
     id = "verdict_prompt"
+    needs = Needs(logits=False)
 
     def prepare(self, context: SteeringContext) -> SystemNote:
         """Return the plan that puts the verdict into the system message."""
         return SystemNote(NOTES[context.direction])
+
+    def record(self, context: SteeringContext) -> dict[str, str]:
+        """Return the direction, and which note it stands for."""
+        return {"direction": context.direction, "note": self.prepare(context).digest}

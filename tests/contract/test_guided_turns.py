@@ -255,13 +255,13 @@ def test_sampled_batch_equals_one_by_one(vlm):
     assert [r.tokens for r in together] == [r.tokens for r in alone]
 
 
-@pytest.mark.parametrize("mode", ["paper", "reference"])
+@pytest.mark.parametrize("recipe", ["paper", "reference"])
 @pytest.mark.parametrize("p_unsafe", [0.05, 0.95])
-def test_other_modes_run_on_every_family(vlm, mode, p_unsafe):
-    served = pipeline(vlm, {"mode": mode}, judge=ScriptedJudge(p_unsafe))
+def test_other_recipes_run_on_every_family(vlm, recipe, p_unsafe):
+    served = pipeline(vlm, {"recipe": recipe}, judge=ScriptedJudge(p_unsafe))
     results = answers(served, *turns()[:2])
     assert all(0 < len(r.tokens) <= GREEDY.max_tokens for r in results)
-    assert results[0].verdicts[0].decoding.mode == mode
+    assert results[0].verdicts[0].decoding.parameters["recipe"] == recipe
 
 
 def test_memory_of_second_views_is_freed(vlm, monkeypatch):

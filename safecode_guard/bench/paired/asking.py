@@ -17,13 +17,12 @@ from safecode_guard.bench.paired.panel import Panelist
 from safecode_guard.bench.paired.rows import Row
 from safecode_guard.errors import GuardError
 from safecode_guard.judges.failsafe import run_many
-from safecode_guard.judges.protocol import Judge, JudgeRequest
-from safecode_guard.engines.transformers.protocol import CachedModel
-from safecode_guard.models.protocol import Sampling
-from safecode_guard.pipeline import Pipeline, TurnRequest, TurnResult, make_examiner
-from safecode_guard.pipeline.admission import Turnstile
+from safecode_guard.judges.protocol import BaseJudge, Judge, JudgeAbilities, JudgeRequest
+from safecode_guard.models.protocol import Engine, Sampling
+from safecode_guard.pipeline.factory import make_examiner, make_turns
+from safecode_guard.pipeline.guarded import GuardedTurns
+from safecode_guard.pipeline.requests import TurnRequest, TurnResult
 from safecode_guard.pipeline.rules import certainty_of, decide
-from safecode_guard.testing import ScriptedJudge
 from safecode_guard.verdict import Judgement
 
 BATCH: Final = 32
@@ -63,7 +62,7 @@ class Asker:
 
     def __init__(
         self,
-        model: CachedModel,
+        model: Engine,
         *,
         identity: str,
         ledger: Ledger,
@@ -93,7 +92,7 @@ class Asker:
         keys = {item.key: f"judgement|{panelist.identity}|{item.key}" for item in items}
         for chunk in _chunks(items):
             if any(keys[item.key] not in self._ledger for item in chunk):
-                requests = [JudgeRequest("input", item.turn) for item in chunk]
+                requests = [JudgeRequest.of_turn(item.turn) for item in chunk]
                 found = run_many(judge, requests)
                 self._ledger.add(
                     {
@@ -107,42 +106,39 @@ class Asker:
     def prepare(self, plans: Sequence[Plan]) -> None:
         """Answer all that the plans need and that is not known yet."""
         for row in dict.fromkeys(plan.row for plan in plans):
-            wanted: dict[str, TurnRequest] = {}
+            wanted: dict[str, Wanted] = {}
             for plan in plans:
                 if plan.row == row:
-                    wanted |= {
-                        key: TurnRequest(item.turn, self.sampling(item), judgement=judgement)
-                        for key, item, judgement in self._keyed(plan)
-                    }
+                    wanted |= {key: (item, found) for key, item, found in self._keyed(plan)}
             self._answer(row, wanted)
 
     def answers(self, plan: Plan) -> dict[str, Answer]:
         """Return the answers of a prepared plan by the key of the item."""
         return {item.key: Answer(**self._ledger[key]) for key, item, _ in self._keyed(plan)}
 
-    def pipeline(self, row: Row, judge: Judge | None = None) -> Pipeline:
-        """Return the row's pipeline; without a judge, every request must bring its judgement."""
-        policy = row.policy()
-        return Pipeline(
-            self.model,
-            make_examiner(policy, judge=judge or ScriptedJudge(_Unasked())),
-            strategy=row.strategy(self.model),
-            parameters=row.parameters(self.model),
-            turnstile=Turnstile(),
-        )
+    def turns(self, row: Row, judge: Judge) -> GuardedTurns:
+        """Return what serves the row's turns under a judge."""
+        examiner = make_examiner(row.policy(), judge=judge)
+        return make_turns(self.model, examiner, strategy=row.own_strategy(self.model))
 
     def sampling(self, item: Item) -> Sampling:
         """Return greedy sampling with the item's own seed for its noise."""
         return Sampling(do_sample=False, max_tokens=self._max_tokens, seed=item.seed)
 
-    def _answer(self, row: Row, wanted: Mapping[str, TurnRequest]) -> None:
-        pipeline = self.pipeline(row)
+    def _answer(self, row: Row, wanted: Mapping[str, Wanted]) -> None:
         for chunk in _chunks(list(wanted.items())):
             if any(key not in self._ledger for key, _ in chunk):
-                results = pipeline.run([request for _, request in chunk])
-                answers = (asdict(_answer(result)) for result in results)
-                self._ledger.add(dict(zip((key for key, _ in chunk), answers, strict=True)))
+                for together in _apart(chunk):
+                    results = self._run(row, [entry for _, entry in together])
+                    answers = (asdict(_answer(result)) for result in results)
+                    self._ledger.add(dict(zip((key for key, _ in together), answers, strict=True)))
             self._on_done(len(chunk))
+
+    def _run(self, row: Row, entries: Sequence[Wanted]) -> list[TurnResult | Exception]:
+        """Answer items, each under the judgement that is known of it."""
+        judge = KnownJudge.of(entries)
+        requests = [TurnRequest(item.turn, self.sampling(item)) for item, _ in entries]
+        return self.turns(row, judge).run(requests)
 
     def _keyed(self, plan: Plan) -> Iterator[tuple[str, Item, Judgement]]:
         """Yield each item of a plan with its judgement and a key of all its answer depends on."""
@@ -160,12 +156,43 @@ class Asker:
             yield "|".join(map(str, parts)), item, judgement
 
 
-class _Unasked(Exception):
-    """A judge was asked although the judgement was handed in."""
+Wanted = tuple[Item, Judgement]
+"""An item to answer, and what is known of it."""
 
 
-def _answer(result: TurnResult | GuardError) -> Answer:
-    if isinstance(result, GuardError):
+@dataclass(frozen=True)
+class KnownJudge(BaseJudge):
+    """Says of each scene what is known of it already."""
+
+    known: Mapping[str, Judgement]
+    """By the digest of the scene."""
+    id = "known"
+    abilities = JudgeAbilities(honours_deadline=True)
+
+    @classmethod
+    def of(cls, entries: Sequence[Wanted]) -> KnownJudge:
+        """Return the judge that knows these."""
+        return cls({JudgeRequest.of_turn(i.turn).scene.digest: found for i, found in entries})
+
+    def judge(self, request: JudgeRequest) -> Judgement:
+        """Look the scene up."""
+        return self.known[request.scene.digest]
+
+
+def _apart(chunk: Sequence[tuple[str, Wanted]]) -> list[list[tuple[str, Wanted]]]:
+    """Part a chunk so that no item stands twice, under two judgements, in one part."""
+    parts: list[dict[str, tuple[str, Wanted]]] = []
+    for entry in chunk:
+        item = entry[1][0]
+        part = next((part for part in parts if item.key not in part), None)
+        if part is None:
+            parts.append(part := {})
+        part[item.key] = entry
+    return [list(part.values()) for part in parts]
+
+
+def _answer(result: TurnResult | Exception) -> Answer:
+    if isinstance(result, Exception):
         raise result
     return Answer(result.text, len(result.tokens), result.withheld)
 

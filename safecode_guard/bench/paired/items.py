@@ -97,7 +97,7 @@ def tiny_exam(pairs: int, *, scary: int, looks: int, split: world.HeldOut, seed:
     return Exam(
         f"drawn world, {split} split",
         tuple(items),
-        # the lexicon as well: mode reference forces openings that the model never says itself
+        # the lexicon as well: recipe reference forces openings that the model never says itself
         lambda text: world.is_refusal(text) or lexicon.is_refusal(text),
         lambda item, text: world.is_well_formed(text, item.phrase),
     )

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle
 
-from safecode_guard.bench.paired.asking import CERTAIN, Answer, Asker
+from safecode_guard.bench.paired.asking import CERTAIN, Answer, Asker, KnownJudge
 from safecode_guard.bench.paired.items import Item
 from safecode_guard.bench.paired.panel import NO_JUDGE, Panelist
 from safecode_guard.bench.paired.rows import JUDGE_ALONE, Row
 from safecode_guard.bench.timing import Timing, interleave
-from safecode_guard.errors import GuardError
 from safecode_guard.judges.failsafe import run_judge
-from safecode_guard.judges.protocol import JudgeRequest
-from safecode_guard.pipeline import TurnRequest
+from safecode_guard.judges.protocol import Judge, JudgeRequest
+from safecode_guard.pipeline.requests import TurnRequest
 from safecode_guard.verdict import Judgement
 
 Line = tuple[str, str]
@@ -83,23 +83,24 @@ def _route(
     upcoming = cycle(items)
     judge = panelist.judge if panelist else None
     if row.name == JUDGE_ALONE and judge is not None:
-        return lambda: run_judge(judge, JudgeRequest("input", next(upcoming).turn))
-    pipeline = asker.pipeline(row, judge)
-    requests: Iterator[TurnRequest] = (
-        TurnRequest(item.turn, asker.sampling(item), judgement=_scripted(panelist, item))
-        for item in upcoming
-    )
+        return partial(_judged, judge, upcoming)
+    if judge is None:
+        judge = KnownJudge.of([(item, _scripted(panelist, item)) for item in items])
+    turns = asker.turns(row, judge)
+    requests = (TurnRequest(item.turn, asker.sampling(item)) for item in upcoming)
 
     def run() -> object:
-        result = pipeline.run([next(requests)])[0]
-        if isinstance(result, GuardError):
+        result = turns.run([next(requests)])[0]
+        if isinstance(result, Exception):
             raise result
         return result
 
     return run
 
 
-def _scripted(panelist: Panelist | None, item: Item) -> Judgement | None:
-    if panelist is None:
-        return CERTAIN
-    return panelist.scripted(item) if panelist.judge is None else None
+def _judged(judge: Judge, upcoming: Iterator[Item]) -> Judgement:
+    return run_judge(judge, JudgeRequest.of_turn(next(upcoming).turn))
+
+
+def _scripted(panelist: Panelist | None, item: Item) -> Judgement:
+    return CERTAIN if panelist is None else panelist.scripted(item)

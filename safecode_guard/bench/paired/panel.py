@@ -13,7 +13,7 @@ from safecode_guard.errors import GuardError
 from safecode_guard.judges.label_logits import LabelLogitsJudge
 from safecode_guard.judges.local import LocalJudge
 from safecode_guard.judges.protocol import Judge
-from safecode_guard.engines.transformers.protocol import CachedModel
+from safecode_guard.models.protocol import Engine
 from safecode_guard.pipeline.factory import load_local
 from safecode_guard.policy import LocalJudgeConfig
 from safecode_guard.tiny.load import weights_path
@@ -54,7 +54,7 @@ class Panelist:
         )
 
 
-def panel(names: str, model: CachedModel, *, folder: Path) -> list[Panelist]:
+def panel(names: str, model: Engine, *, folder: Path) -> list[Panelist]:
     """Return judges by a comma-separated list of names or of model directories.
 
     Args:
@@ -68,7 +68,7 @@ def panel(names: str, model: CachedModel, *, folder: Path) -> list[Panelist]:
     return [_panelist(name, model, folder) for name in dict.fromkeys(names.split(","))]
 
 
-def _panelist(name: str, model: CachedModel, folder: Path) -> Panelist:
+def _panelist(name: str, model: Engine, folder: Path) -> Panelist:
     if name in SCRIPTED:
         return Panelist(name, None, name)
     if name == SAME:

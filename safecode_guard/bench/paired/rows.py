@@ -6,20 +6,19 @@ to can be read off, and the controls without which such a table misleads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from safecode_guard.errors import GuardError
-from safecode_guard.engines.transformers.protocol import CachedModel
+from safecode_guard.models.protocol import Engine
 from safecode_guard.policy import Actions, DecodingPolicy, Policy, SameModelJudgeConfig
-from safecode_guard.steering.factory import make_strategy
-from safecode_guard.steering.protocol import SteeringContext, Strategy
-from safecode_guard.steering.safecode.parameters import MODE_DEFAULTS, SteeringParameters, resolve
+from safecode_guard.steering.protocol import Needs, SteeringContext, Strategy
+from safecode_guard.steering.safecode.parameters import RECIPE_DEFAULTS, SteeringParameters, resolve
 from safecode_guard.steering.safecode.views import second_views
 from safecode_guard.turns.turn import Turn
 
-_ALPHA: Final[float] = MODE_DEFAULTS["paper"]["alpha"]
+_ALPHA: Final[float] = RECIPE_DEFAULTS["paper"]["alpha"]
 _NO_PUSH: Final[dict[str, Any]] = {"lambda_boost": 0.0, "lambda_supp": 0.0}
 JUDGE_ALONE: Final = "judge_alone"
 """No model answers: a turn counts as refused if the judge says unsafe, and else as helped."""
@@ -45,48 +44,50 @@ class Row:
         judge = SameModelJudgeConfig(cache_size=0)
         return Policy(name=self.name, decoding=self.decoding, actions=actions, judge=judge)
 
-    def parameters(self, model: CachedModel) -> SteeringParameters:
+    def parameters(self, model: Engine) -> SteeringParameters:
         """Return the parameters in force for a model."""
         return resolve(self.decoding, model.family.steering)
 
-    def strategy(self, model: CachedModel) -> Strategy:
-        """Return the strategy object."""
-        own = SecondViewOnly(model) if self.blind else None
-        return make_strategy(self.decoding, own)
+    def own_strategy(self, model: Engine) -> Strategy | None:
+        """Return the strategy object, where it is not the policy that names it."""
+        return SecondViewOnly(self.parameters(model)) if self.blind else None
 
 
+@dataclass(frozen=True)
 class SecondViewOnly:
     """Shows the model the second view alone: what the contrast subtracts, made visible."""
 
+    parameters: SteeringParameters
     id = "second_view_only"
-
-    def __init__(self, model: CachedModel) -> None:
-        """Take the model, whose working size the views are made for."""
-        self.model = model
+    needs = Needs(logits=False)
 
     def prepare(self, context: SteeringContext) -> _Swap:
         """Return the plan that swaps the pictures."""
         return _Swap(
-            lambda turn: second_views(
-                turn,
-                parameters=context.parameters,
+            second_views(
+                context.turn,
+                parameters=self.parameters,
                 seed=context.seed,
-                working_size=self.model.working_size,
+                working_size=context.working_size,
                 keeps_image_size=context.family.keeps_image_size,
             )
         )
 
+    def record(self, context: SteeringContext) -> dict[str, Any]:
+        """Return what the view is made by."""
+        return self.parameters.model_dump(include={"sigma", "noise_order", "reference_view"})
+
 
 @dataclass(frozen=True)
 class _Swap:
-    swapped: Callable[[Turn], Turn]
+    view: Turn
 
     def edit(self, turn: Turn) -> Turn:
-        return self.swapped(turn)
+        return self.view
 
 
 def _paper(**values: Any) -> DecodingPolicy:
-    return DecodingPolicy(mode="paper", **values)
+    return DecodingPolicy(recipe="paper", **values)
 
 
 MAIN: Final = (
@@ -100,7 +101,7 @@ MAIN: Final = (
     ),
     Row("paper", "contrast and push as in the paper", _paper()),
     Row("guarded", "the project's default, with the model's own record", DecodingPolicy()),
-    Row("reference", "as the authors' released code", DecodingPolicy(mode="reference")),
+    Row("reference", "as the authors' released code", DecodingPolicy(recipe="reference")),
     Row(
         "verdict_prompt",
         "the verdict as a sentence in the system message",

@@ -1,4 +1,4 @@
-"""Choosing a model's values of mode ``guarded``, on pairs that nothing is reported on.
+"""Choosing a model's values of recipe ``guarded``, on pairs that nothing is reported on.
 
 Run it with ``safecode-guard bench sweep``. The search goes group by group and keeps the best of
 each: the strength of the push, the second view and its weight, where both act, and the cut. A
@@ -28,7 +28,7 @@ from safecode_guard.bench.progress import counting
 from safecode_guard.engines.transformers.model import TransformersModel
 from safecode_guard.models.families import RECORD_FILE, RECORD_SCHEMA
 from safecode_guard.policy import DecodingPolicy
-from safecode_guard.steering.safecode.parameters import MODE_DEFAULTS
+from safecode_guard.steering.safecode.parameters import RECIPE_DEFAULTS
 from safecode_guard.tiny.load import weights_path
 
 PROGRAM: Final = "safecode-guard bench sweep"
@@ -38,9 +38,9 @@ LOSS: Final = 0.5
 """Points of utility and of well-formed answers that a setting may cost."""
 
 Setting = Mapping[str, Any]
-"""Values of mode ``guarded`` by name."""
+"""Values of recipe ``guarded`` by name."""
 START: Final[Setting] = {
-    **MODE_DEFAULTS["guarded"],
+    **RECIPE_DEFAULTS["guarded"],
     "sigma": 1.0,
     "alpha": 0.0,
     "guided_steps": 3,
@@ -112,7 +112,7 @@ def groups() -> Iterator[tuple[str, list[dict[str, Any]]]]:
         {"reference_view": "noise", "sigma": 2.0},
         {"reference_view": "grey", "sigma": 1.0},
     ]
-    # not alpha 0, which is mode guarded without its contrast: a row of `bench paired` instead
+    # not alpha 0, which is recipe guarded without its contrast: a row of `bench paired` instead
     weights = product((0.3, 0.4, 0.5, 0.7), views)
     yield "second view", [view | {"alpha": alpha} for alpha, view in weights]
     yield (
@@ -181,7 +181,7 @@ def chosen(trials: Sequence[Trial]) -> Trial:
 
 
 def _row(setting: Setting) -> Row:
-    return Row("setting", "", DecodingPolicy(mode="guarded", **setting))
+    return Row("setting", "", DecodingPolicy(recipe="guarded", **setting))
 
 
 def _found(exam: Exam, asker: Asker, row: Row, judgements: Judgements) -> Found:
@@ -304,7 +304,7 @@ def _cells(trial: Trial) -> list[str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
-        description="Choose a model's values of mode guarded. The embedded model is tuned on "
+        description="Choose a model's values of recipe guarded. The embedded model is tuned on "
         "validation scenes; keep the pairs that you report on out of --data.",
     )
     add = parser.add_argument

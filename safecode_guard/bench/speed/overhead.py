@@ -13,7 +13,7 @@ import numpy as np
 from langchain_core.messages import HumanMessage
 from PIL import Image
 
-from safecode_guard.judges.protocol import JudgeRequest
+from safecode_guard.pipeline.examiner import Subject
 from safecode_guard.policy import Policy
 from safecode_guard.runnables.guard import SafeCoDeGuard
 from safecode_guard.runnables.transformers import ChatTransformers
@@ -38,10 +38,10 @@ def measure_overheads() -> Overheads:
     small = [_message(_encoded(96, 96, "PNG"), "image/png")]
     large = [_message(_encoded(1920, 1080, "JPEG"), "image/jpeg")]
     uncached = Policy.load({"judge": {"kind": "custom", "id": "scripted", "cache_size": 0}})
-    model = ChatTransformers.from_vlm(ScriptedVLM("Yes."), temperature=0)
+    model = ChatTransformers.from_engine(ScriptedVLM("Yes."), temperature=0)
     guard = SafeCoDeGuard(model=model, judge=ScriptedJudge(0.1), policy=uncached)
     cached = SafeCoDeGuard(model=model, judge=ScriptedJudge(0.1))
-    question = JudgeRequest("input", read_turn(small))
+    question = Subject("input", read_turn(small))
     cached.examiner.check(question)
     return Overheads(
         check_ms=_median_ms(lambda: guard.check(small)),

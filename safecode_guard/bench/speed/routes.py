@@ -11,16 +11,16 @@ from PIL import Image
 
 from safecode_guard.bench.speed.naive import naive_generate
 from safecode_guard.engines.transformers.model import TransformersModel
-from safecode_guard.engines.transformers.prefix import common_prefix
+from safecode_guard.engines.transformers.prefix import shared_length
 from safecode_guard.errors import GuardError
 from safecode_guard.judges.label_logits import LabelLogitsJudge
 from safecode_guard.judges.prompts import GENERAL
 from safecode_guard.judges.protocol import Judge, JudgeRequest
 from safecode_guard.models.protocol import Sampling
-from safecode_guard.pipeline import Pipeline, TurnRequest, TurnResult, make_examiner
-from safecode_guard.pipeline.admission import Turnstile
+from safecode_guard.pipeline.factory import make_examiner, make_turns
+from safecode_guard.pipeline.guarded import GuardedTurns
+from safecode_guard.pipeline.requests import TurnRequest, TurnResult
 from safecode_guard.policy import Policy, SameModelJudgeConfig
-from safecode_guard.steering.factory import make_strategy
 from safecode_guard.steering.safecode.parameters import SteeringParameters, resolve
 from safecode_guard.steering.safecode.views import second_views
 from safecode_guard.testing import ScriptedJudge
@@ -47,9 +47,9 @@ class Routes:
 
     def named(self) -> dict[str, Callable[[], object]]:
         """Return what is timed, by name."""
-        unjudged = self._pipeline(ScriptedJudge(0.9))
-        judged = self._pipeline(_judge(self.model, self.turn, SUFFIX_TOKENS))
-        longer = self._pipeline(_judge(self.model, self.turn, SUFFIX_TOKENS + MORE_TOKENS))
+        unjudged = self._turns(ScriptedJudge(0.9))
+        judged = self._turns(_judge(self.model, self.turn, SUFFIX_TOKENS))
+        longer = self._turns(_judge(self.model, self.turn, SUFFIX_TOKENS + MORE_TOKENS))
         batch = [TurnRequest(turn, _SAMPLING) for turn in self.turns]
         return {
             "plain": lambda: self.model.generate([self.turn], _SAMPLING),
@@ -62,14 +62,8 @@ class Routes:
             "decode_8": self._decode_8,
         }
 
-    def _pipeline(self, judge: Judge) -> Pipeline:
-        return Pipeline(
-            self.model,
-            make_examiner(_POLICY, judge=judge),
-            strategy=make_strategy(_POLICY.decoding),
-            parameters=self.parameters,
-            turnstile=Turnstile(),
-        )
+    def _turns(self, judge: Judge) -> GuardedTurns:
+        return make_turns(self.model, make_examiner(_POLICY, judge=judge))
 
     def _second(self, turn: Turn) -> Turn:
         return second_views(
@@ -104,7 +98,7 @@ class Routes:
         return branch
 
     def _check_length(self) -> None:
-        result = self._pipeline(ScriptedJudge(0.9)).run([TurnRequest(self.turn, _SAMPLING)])
+        result = self._turns(ScriptedJudge(0.9)).run([TurnRequest(self.turn, _SAMPLING)])
         if (made := len(_answered(result)[0].tokens)) != ANSWER_TOKENS:
             raise GuardError(
                 f"The model ends its answer after {made} tokens, not {ANSWER_TOKENS}.",
@@ -127,11 +121,11 @@ def _judge(model: TransformersModel, turn: Turn, tokens: int) -> LabelLogitsJudg
     while words <= 2 * tokens:
         words += 1
         text = " ".join(["Is it safe?"] * (words // 3) + ["safe"] * (words % 3))
-        prompt = replace(GENERAL, id="bench", version=str(words), input=text, reply="")
+        prompt = replace(GENERAL, id=f"bench-{words}", input=text, reply="")
         judge = LabelLogitsJudge(model, min_label_mass=0, prompt=prompt)
-        asked = model.encode([judge.question(JudgeRequest("input", turn))])
-        shared = common_prefix(model.encode([turn]), asked)[0]
-        if len(asked.ids[0]) - shared >= tokens:
+        (asked,) = model.encode([judge.question(JudgeRequest.of_turn(turn))]).ids
+        (answer,) = model.encode([turn]).ids
+        if len(asked) - shared_length(answer, asked) >= tokens:
             break
     return judge
 

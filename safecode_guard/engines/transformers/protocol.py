@@ -21,8 +21,9 @@ from safecode_guard.turns.turn import Turn
 class Prompts(Protocol):
     """Rows of encoded conversations; opaque but for their token ids."""
 
-    image_ids: frozenset[int]
-    """Tokens that stand for a piece of an image."""
+    @property
+    def image_ids(self) -> frozenset[int]:
+        """Tokens that stand for a piece of an image."""
 
     @property
     def ids(self) -> list[list[int]]:

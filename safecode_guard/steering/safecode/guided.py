@@ -1,58 +1,65 @@
-"""Guided steps of SafeCoDe: which tokens are pushed in mode ``paper`` and in mode ``guarded``."""
+"""Guided steps of SafeCoDe: which tokens are pushed by recipe ``paper`` and recipe ``guarded``."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 from torch import Tensor
 
+from safecode_guard.models.protocol import Step
 from safecode_guard.steering.safecode.contrast import Stages, steer
-from safecode_guard.steering.safecode.parameters import SteeringParameters
+from safecode_guard.steering.safecode.record import SafeCoDeRecord
 from safecode_guard.steering.safecode.trie import RefusalTrie, flat, spread
+from safecode_guard.turns.turn import Turn
 
 
 @dataclass(frozen=True)
-class GuidedSteps(ABC):
-    """Contrast, normalise, modulate, mask; what differs is the set R of refusal tokens."""
+class GuidedSteps:
+    """Contrast, normalise, modulate, mask; here without any token to push.
 
-    parameters: SteeringParameters
-    push: float
-    """What R is pushed by: +lambda_boost or -lambda_supp."""
+    What differs between the recipes is the set R of refusal tokens.
+    """
+
+    record: SafeCoDeRecord
     size: int
     """Width of the vocabulary."""
-    max_tokens: int | None = field(default=None, kw_only=True)
+    second: Turn | None = field(default=None, kw_only=True)
+    """The turn with second views of its pictures; None: there is nothing to contrast."""
 
     @property
     def steps(self) -> int:
-        """Number of guided tokens, T."""
-        return self.parameters.guided_steps
+        """Most tokens that are guided, T."""
+        return self.record.steps
 
     @property
-    def views(self) -> Literal[1, 2]:
-        """Two unless alpha is 0."""
-        return 2 if self.parameters.alpha > 0 else 1
+    def max_tokens(self) -> int | None:
+        """The recipe's cap on the answer's length."""
+        return self.record.max_tokens
 
-    @abstractmethod
+    def done(self, so_far: Sequence[int]) -> bool:
+        """Return whether T tokens have been guided."""
+        return len(so_far) >= self.steps
+
     def shares(self, so_far: Sequence[int]) -> Mapping[int, float]:
         """Return R after a text: each token with its share of the push."""
+        return {}
 
-    def adjust(self, step: int, logits: Tensor, ids: Tensor, so_far: Tensor) -> Tensor:
+    def adjust(self, step: Step) -> Tensor:
         """Return the steered logits [n]; see `LogitsStrategy.adjust`."""
-        return self.stages(step, logits, ids, so_far).steered
+        return self.stages(step).steered
 
-    def stages(self, step: int, logits: Tensor, ids: Tensor, so_far: Tensor) -> Stages:
+    def stages(self, step: Step) -> Stages:
         """Return the logits after each stage, for traces."""
-        shares = self.shares(so_far.tolist()) if self.push else {}
+        record = self.record
+        shares = self.shares(step.so_far.tolist()) if record.push else {}
         return steer(
-            logits,
-            self.push * spread(shares, ids, size=self.size) if shares else None,
-            alpha=self.parameters.alpha,
-            normalise=self.parameters.normalise,
-            top_k=self.parameters.top_k,
-            plausibility=self.parameters.plausibility,
+            step.logits,
+            record.push * spread(shares, step.ids, size=self.size) if shares else None,
+            alpha=record.alpha,
+            normalise=record.normalise or "none",
+            top_k=record.top_k or step.ids.numel(),
+            plausibility=record.plausibility,
         )
 
 
@@ -76,13 +83,13 @@ class PaperSteering(GuidedSteps):
 class GuardedSteering(GuidedSteps):
     """The project's default: only tokens by which the text begins or continues a refusal.
 
-    Rescaled contrast and plausibility cut come with the mode's parameters, and the push has been
-    scaled by the judge's certainty. For stems ("I") see `trie`.
+    Rescaled contrast and plausibility cut come with the recipe's parameters, and the push has
+    been scaled by the judge's certainty. For stems ("I") see `trie`.
     """
 
     trie: RefusalTrie
 
     def shares(self, so_far: Sequence[int]) -> Mapping[int, float]:
         """Return the children of the trie's node; stems hold back when refusals are suppressed."""
-        root_weight = 1.0 if self.push > 0 else self.parameters.root_weight
-        return self.trie.shares(so_far, root_weight=root_weight)
+        weight = self.record.root_weight
+        return self.trie.shares(so_far, root_weight=1.0 if weight is None else weight)

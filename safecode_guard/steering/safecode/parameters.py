@@ -1,4 +1,4 @@
-"""The numbers of SafeCoDe, and where each comes from: policy, model, mode."""
+"""The numbers of SafeCoDe, and where each comes from: policy, model, recipe."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from safecode_guard.policy import DecodingPolicy, Mode
+from safecode_guard.policy import DecodingPolicy, Recipe
 
 
 class SteeringParameters(BaseModel):
-    """Resolved parameters of a guided turn; the meaning of each is in `DecodingPolicy`."""
+    """Resolved parameters of guided turns; the meaning of each is in `DecodingPolicy`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    mode: Mode
+    recipe: Recipe
     alpha: float
     sigma: float
     noise_order: Literal["after_resize", "before_resize"]
@@ -51,7 +51,7 @@ _GUARDED = _PAPER | {
     "certainty_power": 1.0,
     "root_weight": 0.5,
 }
-MODE_DEFAULTS: dict[Mode, dict[str, Any]] = {
+RECIPE_DEFAULTS: dict[Recipe, dict[str, Any]] = {
     "guarded": _GUARDED,
     "paper": _PAPER,
     "reference": _PAPER,
@@ -59,13 +59,13 @@ MODE_DEFAULTS: dict[Mode, dict[str, Any]] = {
 
 
 def resolve(policy: DecodingPolicy, model_defaults: Mapping[str, Any]) -> SteeringParameters:
-    """Return the parameters in force: policy over the model's record over the mode's values.
+    """Return the parameters in force: policy over the model's record over the recipe's values.
 
-    The model's record speaks only for mode ``guarded``; ``paper`` and ``reference`` are fixed.
+    The model's record speaks only for recipe ``guarded``; ``paper`` and ``reference`` are fixed.
     """
-    values = dict(MODE_DEFAULTS[policy.mode])
-    if policy.mode == "guarded":
+    values = dict(RECIPE_DEFAULTS[policy.recipe])
+    if policy.recipe == "guarded":
         values |= model_defaults
     chosen = policy.model_dump(include=set(values))
     values |= {name: value for name, value in chosen.items() if value is not None}
-    return SteeringParameters(mode=policy.mode, **values)
+    return SteeringParameters(recipe=policy.recipe, **values)

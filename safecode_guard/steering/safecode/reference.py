@@ -1,4 +1,4 @@
-"""Mode ``reference``: what the authors' released code does, each quirk with a flag of its own.
+"""Recipe ``reference``: what the authors' released code does, each quirk with its own flag.
 
 It is here for parity tests and comparisons, not for use: among other things it replaces the
 caller's sampling and token budget. One thing is *not* reproduced: there any verdict but the exact
@@ -11,27 +11,29 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from safecode_guard.errors import ModelError, PolicyError
 from safecode_guard.models.families import Family
-from safecode_guard.steering.protocol import Direction, LogitsStrategy, SteeringContext
-from safecode_guard.steering.safecode.contrast import Stages, steer
+from safecode_guard.models.protocol import Step, Vocabulary
+from safecode_guard.steering.protocol import Direction
+from safecode_guard.steering.safecode.contrast import steer
 from safecode_guard.steering.safecode.guided import PaperSteering
 from safecode_guard.steering.safecode.parameters import SteeringParameters
-from safecode_guard.steering.safecode.refusals import RefusalLexicon
-from safecode_guard.steering.safecode.trie import RefusalTrie, flat, spread
+from safecode_guard.steering.safecode.record import Quirk, SafeCoDeRecord
+from safecode_guard.steering.safecode.trie import RefusalTrie
 from safecode_guard.steering.seeds import generator
+from safecode_guard.turns.turn import Turn
 
 QUOTE_MARKS = frozenset("\"'“”‘’„«»`「」")
 
 
 @dataclass(frozen=True)
 class ReferenceQuirks:
-    """Where the released code leaves the paper. With all of them off it is mode ``paper``."""
+    """Where the released code leaves the paper. With all of them off it is recipe ``paper``."""
 
     force_phrase: bool = True
     """Unsafe: the best refusal phrase's first T tokens are forced; nothing is steered."""
@@ -61,6 +63,36 @@ class ReferenceQuirks:
     """Of all other families."""
     safe_cap: int = 256
 
+    def check(self, parameters: SteeringParameters) -> None:
+        """Refuse a suppression that would make probabilities negative.
+
+        Raises:
+            PolicyError: If lambda_supp > 2 while probabilities are scaled.
+        """
+        if self.scale_probabilities and parameters.lambda_supp > 2:
+            raise PolicyError(
+                f"decoding.lambda_supp = {parameters.lambda_supp:g} makes probabilities negative.",
+                hint="Recipe 'reference' multiplies them by 1 - lambda_supp / 2: at most 2.",
+            )
+
+    def changed(
+        self, parameters: SteeringParameters, direction: Direction, family: Family
+    ) -> dict[str, Any]:
+        """Return the values of a record that the quirks change or add, by name."""
+        capped = {"max_tokens": self.max_tokens(direction, family)}
+        if direction == "suppress":
+            return capped | self._suppressing(parameters)
+        if self.force_phrase:
+            return capped | {
+                "push": 0.0,
+                "plausibility": 0.0,
+                "quirks": self._on("force_phrase", "prefer_apologies"),
+            }
+        return capped | {
+            "push": parameters.lambda_boost,
+            "quirks": self._on("every_phrase_token"),
+        }
+
     def max_tokens(self, direction: Direction, family: Family) -> int | None:
         """Return the cap on new tokens; None for none."""
         if not self.length_caps:
@@ -70,33 +102,33 @@ class ReferenceQuirks:
         caps = (cap for start, cap in self.unsafe_caps.items() if family.name.startswith(start))
         return next(caps, self.unsafe_cap)
 
+    def _suppressing(self, parameters: SteeringParameters) -> dict[str, Any]:
+        pushed = ("every_phrase_token",) if parameters.lambda_supp else ()
+        first = ("greedy_first_token", "skip_leading_quote") if self.greedy_first_token else ()
+        return {
+            "alpha": parameters.alpha / 2 if self.halve_alpha else parameters.alpha,
+            "push": self._suppression(parameters.lambda_supp),
+            "top_k": None if self.whole_vocabulary else parameters.top_k,
+            "quirks": self._on(*pushed, *first, "end_early"),
+            "later_temperature": self.later_temperature,
+        }
 
-def prepare_reference(
-    context: SteeringContext,
-    *,
-    lexicon: RefusalLexicon,
-    trie: RefusalTrie,
-    quirks: ReferenceQuirks,
-) -> LogitsStrategy:
-    """Return the steering of one turn as the released code does it.
+    def _suppression(self, lambda_supp: float) -> float:
+        if not self.scale_probabilities:
+            return -lambda_supp
+        # p (1 - lambda / 2), renormalised, is z + log(1 - lambda / 2)
+        factor = 1 - lambda_supp / 2
+        return math.log(factor) if factor > 0 else -torch.finfo(torch.float32).max
 
-    Raises:
-        PolicyError: If lambda_supp > 2 would make a probability negative.
-    """
-    parameters = context.parameters
-    refusals = trie.tokens(key_words_only=not quirks.every_phrase_token)
-    size = context.vocabulary.size
-    max_tokens = quirks.max_tokens(context.direction, context.family)
-    if context.direction == "suppress":
-        return LoosenedAnswer(context, refusals, quirks, max_tokens)
-    if not quirks.force_phrase:
-        return PaperSteering(
-            parameters, parameters.lambda_boost, size, refusals, max_tokens=max_tokens
-        )
-    preferred = [phrase for phrase in lexicon.phrases if phrase.apologetic]
-    candidates = preferred if preferred and quirks.prefer_apologies else lexicon.phrases
-    phrases = tuple(filter(None, (tuple(trie.spell(phrase)) for phrase in candidates)))
-    return ForcedRefusal(parameters, phrases, max_tokens)
+    def _on(self, *names: Quirk) -> tuple[Quirk, ...]:
+        return tuple(name for name in names if getattr(self, name))
+
+
+def phrases_to_force(trie: RefusalTrie, *, only_apologies: bool) -> tuple[tuple[int, ...], ...]:
+    """Return the phrases that compete, as tokens; all of them where none apologises."""
+    phrases = trie.lexicon.phrases
+    apologies = [phrase for phrase in phrases if phrase.apologetic] if only_apologies else []
+    return tuple(filter(None, (tuple(trie.spell(phrase)) for phrase in apologies or phrases)))
 
 
 @dataclass(eq=False)
@@ -107,109 +139,78 @@ class ForcedRefusal:
     far does not tell phrases with a common beginning apart.
     """
 
-    parameters: SteeringParameters
+    record: SafeCoDeRecord
     phrases: Sequence[Sequence[int]]
-    max_tokens: int | None
-    _chosen: Sequence[int] = ()
+    second: Turn | None = field(default=None, kw_only=True)
+    """The turn with second views of its pictures; only the first step needs them."""
+    _chosen: Sequence[int] = field(default=(), init=False)
 
     @property
     def steps(self) -> int:
-        """Number of guided tokens, T."""
-        return self.parameters.guided_steps
+        """Most tokens that are forced, T."""
+        return self.record.steps
 
     @property
-    def views(self) -> Literal[1, 2]:
-        """Two unless alpha is 0; only the first step needs them."""
-        return 2 if self.parameters.alpha > 0 else 1
+    def max_tokens(self) -> int | None:
+        """The recipe's cap on the answer's length."""
+        return self.record.max_tokens
 
-    def adjust(self, step: int, logits: Tensor, ids: Tensor, so_far: Tensor) -> Tensor:
+    def done(self, so_far: Sequence[int]) -> bool:
+        """Return whether T tokens have been forced."""
+        return len(so_far) >= self.steps
+
+    def adjust(self, step: Step) -> Tensor:
         """Return one-hot logits for the phrase's next token; the clean ones after its end."""
-        if step == 0:
-            self._chosen = best_phrase(self._contrasted(logits), ids, self.phrases)
-        if step >= len(self._chosen):
-            return logits[0]
-        return only(self._chosen[step], ids)
+        if step.index == 0:
+            self._chosen = best_phrase(self._contrasted(step.logits), step.ids, self.phrases)
+        if step.index >= len(self._chosen):
+            return step.logits[0]
+        return only(self._chosen[step.index], step.ids)
 
     def _contrasted(self, logits: Tensor) -> Tensor:
-        parameters = self.parameters
         return steer(
             logits,
             None,
-            alpha=parameters.alpha,
-            normalise=parameters.normalise,
-            top_k=parameters.top_k,
+            alpha=self.record.alpha,
+            normalise=self.record.normalise or "none",
+            top_k=1,
             plausibility=0,
         ).contrasted
 
 
-class LoosenedAnswer:
+@dataclass(frozen=True)
+class LoosenedAnswer(PaperSteering):
     """Safe: refusal tokens made less probable, and a way of its own to choose the next token."""
 
-    def __init__(
-        self,
-        context: SteeringContext,
-        refusals: frozenset[int],
-        quirks: ReferenceQuirks,
-        max_tokens: int | None,
-    ) -> None:
-        parameters = context.parameters
-        if quirks.scale_probabilities and parameters.lambda_supp > 2:
-            raise PolicyError(
-                f"decoding.lambda_supp = {parameters.lambda_supp:g} makes probabilities negative.",
-                hint="Mode 'reference' multiplies them by 1 - lambda_supp / 2: at most 2.",
-            )
-        self.parameters = parameters
-        self.max_tokens = max_tokens
-        self.steps = parameters.guided_steps
-        self.views: Literal[1, 2] = 2 if parameters.alpha > 0 else 1
-        self._refusals = flat(refusals)
-        self._quirks = quirks
-        self._vocabulary = context.vocabulary
-        self._seed = context.seed
+    vocabulary: Vocabulary
 
-    def adjust(self, step: int, logits: Tensor, ids: Tensor, so_far: Tensor) -> Tensor:
-        """Return one-hot logits of the chosen token, or the clean ones where guidance is over."""
-        quirks = self._quirks
-        if quirks.end_early and ends_guidance(self._vocabulary.decode(so_far.tolist())):
-            return logits[0]
-        steered = self.stages(step, logits, ids, so_far).steered
-        if step == 0 and quirks.greedy_first_token:
-            return only(self._first_token(steered, ids), ids)
-        if step > 0 and quirks.later_temperature is not None:
-            return only(self._drawn(step, steered / quirks.later_temperature, ids), ids)
+    def done(self, so_far: Sequence[int]) -> bool:
+        """Return whether guidance is over: T tokens, or the beginning of a sentence."""
+        if super().done(so_far):
+            return True
+        # each prefix by itself: a byte that cannot be decoded rewrites the text before it
+        texts = (self.vocabulary.decode(so_far[: n + 1]) for n in range(len(so_far)))
+        return "end_early" in self.record.quirks and any(map(ends_guidance, texts))
+
+    def adjust(self, step: Step) -> Tensor:
+        """Return one-hot logits of the chosen token, or what the caller may choose from."""
+        steered, temperature = self.stages(step).steered, self.record.later_temperature
+        if step.index == 0 and "greedy_first_token" in self.record.quirks:
+            return only(self._first_token(steered, step.ids), step.ids)
+        if step.index > 0 and temperature is not None:
+            return only(self._drawn(step.index, steered / temperature, step.ids), step.ids)
         return steered
-
-    def stages(self, step: int, logits: Tensor, ids: Tensor, so_far: Tensor) -> Stages:
-        """Return the logits after each stage, before a token is chosen from them."""
-        parameters, quirks = self.parameters, self._quirks
-        alpha = parameters.alpha / 2 if quirks.halve_alpha else parameters.alpha
-        top_k = ids.numel() if quirks.whole_vocabulary else parameters.top_k
-        shares = spread(self._refusals, ids, size=self._vocabulary.size)
-        push = -parameters.lambda_supp
-        if (
-            quirks.scale_probabilities
-        ):  # p (1 - lambda / 2), renormalised, is z + log(1 - lambda / 2)
-            factor = 1 - parameters.lambda_supp / 2
-            push = math.log(factor) if factor > 0 else -torch.finfo(logits.dtype).max
-        return steer(
-            logits,
-            push * shares,
-            alpha=alpha,
-            normalise=parameters.normalise,
-            top_k=top_k,
-            plausibility=parameters.plausibility,
-        )
 
     def _first_token(self, steered: Tensor, ids: Tensor) -> int:
         for column in steered.argsort(descending=True).tolist():
             token = int(ids[column])
-            text = self._vocabulary.decode([token]).strip()
-            if not self._quirks.skip_leading_quote or text not in QUOTE_MARKS:
+            text = self.vocabulary.decode([token]).strip()
+            if "skip_leading_quote" not in self.record.quirks or text not in QUOTE_MARKS:
                 return token
         return int(ids[steered.argmax()])
 
-    def _drawn(self, step: int, scores: Tensor, ids: Tensor) -> int:
-        draws = generator(self._seed, "token", step)
+    def _drawn(self, index: int, scores: Tensor, ids: Tensor) -> int:
+        draws = generator(self.record.seed or 0, "token", index)
         return int(ids[torch.multinomial(scores.softmax(-1).cpu(), 1, generator=draws)])
 
 
@@ -238,6 +239,6 @@ def only(token: int, ids: Tensor) -> Tensor:
     if not chosen.any():
         raise ModelError(
             f"Token {token} is not among the model's candidates.",
-            hint="Mode 'reference' needs the whole vocabulary; use 'guarded' with this model.",
+            hint="Recipe 'reference' needs the whole vocabulary; use 'guarded' with this model.",
         )
     return torch.zeros(ids.shape, device=ids.device).masked_fill(~chosen, -torch.inf)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import tomllib
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib import resources
+
+from pydantic import BaseModel, ConfigDict
 
 from safecode_guard.errors import PolicyError
 
@@ -55,7 +60,7 @@ class Phrase:
 
     @property
     def apologetic(self) -> bool:
-        """Whether it apologises or says that it cannot; read by the reference mode."""
+        """Whether it apologises or says that it cannot; read by the recipe ``reference``."""
         return _APOLOGY_OR_INABILITY.search(plain_form(self.text)) is not None
 
     def spellings(self) -> Iterator[Phrase]:
@@ -64,6 +69,18 @@ class Phrase:
             text, stem = (part.replace("'", apostrophe) for part in (self.text, self.stem))
             for first in {text[0].upper(), text[0].lower()}:
                 yield Phrase(first + text[1:], first + stem[1:] if stem else "")
+
+
+class LexiconRecord(BaseModel):
+    """A lexicon as it is written down: where it can be read again, and a digest to hold it to."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    languages: tuple[str, ...] | None = None
+    """Those it was loaded from; None: it was made of phrases alone."""
+    phrases: tuple[str, ...] = ()
+    """Own phrases beside the languages, or all there are; a bar ends a phrase's stem."""
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -84,6 +101,10 @@ class RefusalLexicon:
     """Openings that only tell a refusal when it has been written."""
     ordinary: tuple[str, ...] = ()
     """Openings that look like one of the others and refuse nothing."""
+    languages: tuple[str, ...] | None = field(default=None, compare=False, kw_only=True)
+    """Those it was loaded from; None: it was made of phrases alone."""
+    own: tuple[str, ...] = field(default=(), compare=False, kw_only=True)
+    """Phrases that were added to the languages, as they were given."""
     _pattern: re.Pattern[str] = field(init=False, repr=False, compare=False)
     _ordinary: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
@@ -123,10 +144,44 @@ class RefusalLexicon:
         chosen = [data[language] for language in wanted]
         phrases = [_marked(text) for part in chosen for text in part["phrases"]]
         stems = sorted({phrase.stem for phrase in phrases}, key=len, reverse=True)
-        phrases += [_own(text, stems) for text in extra]
+        own = tuple(extra)
+        phrases += [_own(text, stems) for text in own]
         recognised = [text for part in chosen for text in part["recognised"]]
         ordinary = [text for part in chosen for text in part["ordinary"]]
-        return cls(tuple(dict.fromkeys(phrases)), tuple(recognised), tuple(ordinary))
+        unique = tuple(dict.fromkeys(phrases))
+        return cls(unique, tuple(recognised), tuple(ordinary), languages=wanted, own=own)
+
+    @classmethod
+    def restore(cls, record: LexiconRecord) -> RefusalLexicon:
+        """Return the lexicon that a record was made of, as far as steering reads it.
+
+        Raises:
+            PolicyError: If it is another one here, say of another version of this package.
+        """
+        if record.languages is None:
+            parts = (text.partition(BAR) for text in record.phrases)
+            lexicon = cls(tuple(Phrase(stem + rest, stem) for stem, _, rest in parts))
+        else:
+            lexicon = cls.load(record.languages, extra=record.phrases)
+        if lexicon.digest != record.digest:
+            raise PolicyError(
+                f"The refusal lexicon is {lexicon.digest} here and {record.digest} in the record.",
+                hint="Run the same version of safecode-guard on both sides.",
+            )
+        return lexicon
+
+    def record(self) -> LexiconRecord:
+        """Return the record from which `restore` makes a lexicon of the same phrases."""
+        if self.languages is None:
+            barred = tuple(p.stem + BAR + p.text[len(p.stem) :] for p in self.phrases)
+            return LexiconRecord(phrases=barred, digest=self.digest)
+        return LexiconRecord(languages=self.languages, phrases=self.own, digest=self.digest)
+
+    @cached_property
+    def digest(self) -> str:
+        """Identifies the phrases and their stems: equal digests steer equally."""
+        text = json.dumps([[phrase.text, phrase.stem] for phrase in self.phrases])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def is_refusal(self, text: str) -> bool:
         """Return whether a text refuses: the metric ``lexicon``.

@@ -1,21 +1,31 @@
-"""SafeCoDe: contrastive decoding under a verdict (arXiv 2509.19212), in three modes.
+"""SafeCoDe: contrastive decoding under a verdict (arXiv 2509.19212), by three recipes.
 
 ``paper``: the equations and nothing else (`PaperSteering`). ``guarded``: the project's default
 (`GuardedSteering`). ``reference``: the authors' released code, quirk by quirk (`reference`).
+
+The way of a turn is always context -> record -> steering, so what is written down about an answer
+is what steered it.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from safecode_guard.errors import PolicyError
-from safecode_guard.models.protocol import Vocabulary
-from safecode_guard.steering.protocol import LogitsStrategy, SteeringContext
+from safecode_guard.models.protocol import LogitsStrategy, Needs, Vocabulary
+from safecode_guard.steering.protocol import SteeringContext
 from safecode_guard.steering.safecode.contrast import check_contrast
-from safecode_guard.steering.safecode.guided import GuardedSteering, PaperSteering
-from safecode_guard.steering.safecode.reference import ReferenceQuirks, prepare_reference
+from safecode_guard.steering.safecode.parameters import SteeringParameters
+from safecode_guard.steering.safecode.recipes import steering_of
+from safecode_guard.steering.safecode.record import SafeCoDeRecord
+from safecode_guard.steering.safecode.reference import ReferenceQuirks
 from safecode_guard.steering.safecode.refusals import RefusalLexicon
 from safecode_guard.steering.safecode.trie import RefusalTrie
+from safecode_guard.steering.safecode.tries import Tries
+from safecode_guard.steering.safecode.views import second_views
+from safecode_guard.turns.turn import Turn
 
 
 class SafeCoDe:
@@ -26,63 +36,111 @@ class SafeCoDe:
     ``alpha = 0`` with ``lambda / (1 - alpha)`` the control for the contrast's scale.
 
     Example:
-        >>> SafeCoDe(lexicon=RefusalLexicon.load(["en", "de"])).id
-        'safecode'
+        >>> from safecode_guard.policy import DecodingPolicy
+        >>> from safecode_guard.steering.safecode.parameters import resolve
+        >>> SafeCoDe(resolve(DecodingPolicy(alpha=0.0), {})).needs.views
+        1
     """
 
     id = "safecode"
 
     def __init__(
-        self, *, lexicon: RefusalLexicon | None = None, quirks: ReferenceQuirks | None = None
+        self,
+        parameters: SteeringParameters,
+        *,
+        lexicon: RefusalLexicon | None = None,
+        quirks: ReferenceQuirks | None = None,
     ) -> None:
-        """Take the refusal lexicon (default: all languages) and the reference mode's quirks."""
+        """Take the parameters, the lexicon (default: all languages), and the reference's quirks.
+
+        Raises:
+            PolicyError: If the parameters contradict each other.
+        """
+        self.parameters = parameters
         self.lexicon = lexicon or RefusalLexicon.load()
         self.quirks = quirks or ReferenceQuirks()
-        self._tries: dict[str, RefusalTrie] = {}
+        self._tries = Tries()
+        check_contrast(alpha=parameters.alpha, normalise=parameters.normalise)
+        if parameters.recipe == "reference":
+            self.quirks.check(parameters)
+
+    @property
+    def needs(self) -> Needs:
+        """Two views unless alpha is 0."""
+        return Needs(views=2 if self.parameters.alpha > 0 else 1)
 
     def prepare(self, context: SteeringContext) -> LogitsStrategy | None:
         """Return the steering of one turn; None if no step is guided.
 
         Raises:
-            PolicyError: If the parameters contradict each other, or refusals were to be
-                suppressed without a verdict of safe.
+            PolicyError: If refusals were to be suppressed without a verdict of safe, or no phrase
+                of the lexicon can be written in the model's tokens.
         """
-        parameters = context.parameters
-        check_contrast(alpha=parameters.alpha, normalise=parameters.normalise)
+        record = self._record_of(context)
+        if record is None:
+            return None
+        return steering_of(
+            record,
+            trie=self.trie(context.vocabulary) if record.lexicon else None,
+            vocabulary=context.vocabulary,
+            second=self._second_views(context) if record.alpha else None,
+        )
+
+    def record(self, context: SteeringContext) -> Mapping[str, Any]:
+        """Return what the steering of one turn uses; see `SafeCoDeRecord`."""
+        record = self._record_of(context)
+        return record.to_json() if record else {}
+
+    def trie(self, vocabulary: Vocabulary) -> RefusalTrie:
+        """Return the refusal trie of a vocabulary, built at its first use."""
+        return self._tries.of(self.lexicon, vocabulary)
+
+    def _record_of(self, context: SteeringContext) -> SafeCoDeRecord | None:
         if context.direction == "suppress" and context.label != "safe":
             raise PolicyError(
                 f"Refusals are suppressed after a verdict of 'safe' only, not {context.label!r}.",
                 hint="Steer with direction 'boost', or let the turn pass unsteered.",
             )
-        if parameters.guided_steps == 0:
+        if self.parameters.guided_steps == 0:
             return None
-        trie, size = self.trie(context.vocabulary), context.vocabulary.size
-        match parameters.mode:
-            case "paper":
-                refusals = trie.tokens(key_words_only=True)
-                return PaperSteering(parameters, push_of(context), size, refusals)
-            case "reference":
-                return prepare_reference(
-                    context, lexicon=self.lexicon, trie=trie, quirks=self.quirks
-                )
-            case "guarded":
-                return GuardedSteering(parameters, push_of(context), size, trie)
+        return SafeCoDeRecord.of(self._values(context), pictures=bool(context.turn.images))
 
-    def trie(self, vocabulary: Vocabulary) -> RefusalTrie:
-        """Return the refusal trie of a vocabulary, built at its first use."""
-        if vocabulary.id not in self._tries:
-            self._tries[vocabulary.id] = RefusalTrie.build(self.lexicon, vocabulary)
-        return self._tries[vocabulary.id]
+    def _values(self, context: SteeringContext) -> dict[str, Any]:
+        """Return all values in force, used or not, by their names in the record."""
+        parameters, direction = self.parameters, context.direction
+        numbers = parameters.model_dump(
+            exclude={"guided_steps", "lambda_boost", "lambda_supp", "certainty_power"}
+        )
+        values = numbers | {
+            "direction": direction,
+            "steps": parameters.guided_steps,
+            "push": push_of(context, parameters),
+            "lexicon": self.lexicon.record(),
+            "seed": context.seed,
+            "quirks": (),
+            "later_temperature": None,
+        }
+        if parameters.recipe == "reference":
+            values |= self.quirks.changed(parameters, direction, context.family)
+        return values
+
+    def _second_views(self, context: SteeringContext) -> Turn:
+        return second_views(
+            context.turn,
+            parameters=self.parameters,
+            seed=context.seed,
+            working_size=context.working_size,
+            keeps_image_size=context.family.keeps_image_size,
+        )
 
 
-def push_of(context: SteeringContext) -> float:
+def push_of(context: SteeringContext, parameters: SteeringParameters) -> float:
     """Return what is added to refusal tokens: +lambda_boost or -lambda_supp, scaled.
 
     The scale is certainty ** certainty_power. A certainty of 0 silences the push only for an
     undecided judge; without a probability (a failed check, a judge that gives labels alone) the
     push is whole, so that a missing number never weakens a boost.
     """
-    parameters = context.parameters
     scale = math.pow(context.certainty, parameters.certainty_power)
     if context.certainty == 0 and context.label != "undecided":
         scale = 1.0

@@ -59,7 +59,9 @@ class RefusalTrie:
         {40: 1.0, 19701: 1.0}
     """
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
+    def __init__(self, lexicon: RefusalLexicon, vocabulary: Vocabulary) -> None:
+        """Make an empty trie; `build` makes a full one."""
+        self.lexicon = lexicon
         self._vocabulary = vocabulary
         self._nodes = [_Node()]
 
@@ -73,7 +75,7 @@ class RefusalTrie:
         Raises:
             PolicyError: If no phrase can be written in this vocabulary.
         """
-        trie = cls(vocabulary)
+        trie = cls(lexicon, vocabulary)
         for phrase in lexicon.phrases:
             for spelling in phrase.spellings():
                 for ids in trie._written(spelling.text):

@@ -44,7 +44,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ScriptedVLM]:
     def install(**script: Any) -> ScriptedVLM:
         vlm = ScriptedVLM(**script)
         monkeypatch.setattr(
-            ChatTransformers, "tiny", lambda **fields: ChatTransformers.from_vlm(vlm, **fields)
+            ChatTransformers, "tiny", lambda **fields: ChatTransformers.from_engine(vlm, **fields)
         )
         return vlm
 

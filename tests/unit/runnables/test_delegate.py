@@ -117,7 +117,7 @@ class Place(BaseModel):
 
 
 def test_structured_output_keeps_the_guard_in_the_chain():
-    inner = ChatTransformers.from_vlm(ScriptedVLM('{"name": "edge"}'), temperature=0)
+    inner = ChatTransformers.from_engine(ScriptedVLM('{"name": "edge"}'), temperature=0)
     assert guard(0.1, inner).with_structured_output(Place).invoke(ask()) == Place(name="edge")
     with pytest.raises(TurnBlocked):
         guard(0.9, inner).with_structured_output(Place).invoke(ask())

@@ -35,7 +35,7 @@ REFUSAL = "I can't help with that."
 
 def model(replies: Any = HELP, **options: Any) -> ChatTransformers:
     fields = {k: options.pop(k) for k in ("max_active", "max_waiting", "cache") if k in options}
-    return ChatTransformers.from_vlm(ScriptedVLM(replies, **options), temperature=0, **fields)
+    return ChatTransformers.from_engine(ScriptedVLM(replies, **options), temperature=0, **fields)
 
 
 def guarded(p_unsafe: Any = 0.1, *, policy: Policy | None = None, **options: Any) -> SafeCoDeGuard:
@@ -517,7 +517,7 @@ def test_the_deadline_ends_a_turn():
             time.sleep(0.02)
             return super().next_logits(ids, images)
 
-    inner = ChatTransformers.from_vlm(Slow("a long answer " * 20), temperature=0)
+    inner = ChatTransformers.from_engine(Slow("a long answer " * 20), temperature=0)
     guard = guarded(model=inner, policy=Policy(deadline_s=0.2))
     with pytest.raises(TurnTimeout):
         guard.invoke(ask())
@@ -530,7 +530,7 @@ async def test_a_cancelled_call_stops_decoding():
             return super().next_logits(ids, images)
 
     vlm = Slow("a long answer " * 40)
-    guard = guarded(model=ChatTransformers.from_vlm(vlm, temperature=0))
+    guard = guarded(model=ChatTransformers.from_engine(vlm, temperature=0))
     task = asyncio.create_task(guard.ainvoke(ask()))
     while len(vlm.calls) < 5:
         await asyncio.sleep(0.01)
@@ -560,7 +560,7 @@ def test_digest_and_identity_tell_policies_judges_and_models_apart():
     assert len(digests) == 3
     keys = {str(g._identifying_params) for g in (a, b, c)}
     assert len(keys) == 3
-    warmer = guarded(model=ChatTransformers.from_vlm(ScriptedVLM(HELP), temperature=0.7))
+    warmer = guarded(model=ChatTransformers.from_engine(ScriptedVLM(HELP), temperature=0.7))
     assert str(warmer._identifying_params) not in keys
 
 
@@ -694,7 +694,7 @@ def test_a_question_that_cannot_be_asked_is_a_failed_check():
                 raise TemplateError("no questions", hint="none")
             return super().encode(turns, tools=tools)
 
-    inner = ChatTransformers.from_vlm(Picky(HELP), temperature=0)
+    inner = ChatTransformers.from_engine(Picky(HELP), temperature=0)
     verdict = Verdict.from_message(SafeCoDeGuard(model=inner).invoke(ask()))
     assert (verdict.action, verdict.degraded) == ("review", True)
     assert "TemplateError" in verdict.error

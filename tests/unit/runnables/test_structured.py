@@ -51,7 +51,7 @@ REFUSED = '{"refusal": "It is a cliff."}'
 
 
 def chat(replies, **options) -> ChatTransformers:
-    return ChatTransformers.from_vlm(ScriptedVLM(replies), temperature=0, **options)
+    return ChatTransformers.from_engine(ScriptedVLM(replies), temperature=0, **options)
 
 
 def guard(p_unsafe: float, replies, **policy) -> SafeCoDeGuard:

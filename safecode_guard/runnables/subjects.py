@@ -1,0 +1,105 @@
+"""From messages to what is examined of them, for whoever judges without generating."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from langchain_core.language_models.base import LanguageModelInput
+from langchain_core.messages import BaseMessage, convert_to_messages
+from langchain_core.prompt_values import PromptValue, StringPromptValue
+
+from safecode_guard.errors import PolicyError
+from safecode_guard.judges.protocol import ToolCallSubject
+from safecode_guard.pipeline.examiner import Subject
+from safecode_guard.pipeline.requests import Run
+from safecode_guard.policy import Policy
+from safecode_guard.runnables.runs import run_of
+from safecode_guard.taxonomy import STAGES, Stage
+from safecode_guard.turns.pictures import PictureStore
+from safecode_guard.turns.reading import read_turn
+from safecode_guard.turns.turn import Turn
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What one check is about."""
+
+    messages: LanguageModelInput
+    stage: Stage | None = None
+    """None: ``tool_call`` if there is one, else ``input``."""
+    tool_call: Mapping[str, Any] | None = None
+    """In LangChain's form: the call that is about to run, or whose result is examined."""
+    answer: str | None = None
+    """At stage ``output``; None: the last message."""
+
+    def subject(
+        self, policy: Policy, pictures: PictureStore, *, started: float | None = None
+    ) -> Subject:
+        """Read the messages and return what is examined of them; blocks while pictures are read.
+
+        Raises:
+            UnreadableCall: If the tool call has no name, or no plain arguments.
+            TurnTimeout: If the policy's deadline passes meanwhile.
+            PolicyError: If the stage does not exist, or what it is about is missing.
+        """
+        stage = self._stage()
+        call = None if self.tool_call is None else ToolCallSubject.of(self.tool_call)
+        seconds = policy.deadline_s
+        began = time.monotonic() if started is None else started
+        deadline = None if seconds is None else began + seconds
+        turn = read_turn(
+            messages_of(self.messages), policy.images, pictures=pictures, deadline=deadline
+        )
+        subject = Subject(stage, turn, call, deadline=deadline, run=self._run())
+        if stage == "tool_result":
+            return replace(
+                subject, result=_last_text(turn, "tool"), own_images=_newest(turn, "tool")
+            )
+        if stage == "output":
+            answer = _last_text(turn, "assistant") if self.answer is None else self.answer
+            return replace(subject, answer=answer, own_images=_newest(turn, "assistant"))
+        return subject
+
+    def _stage(self) -> Stage:
+        stage = self.stage or ("tool_call" if self.tool_call is not None else "input")
+        if stage not in STAGES:
+            raise PolicyError(f"Unknown stage {stage!r}.", hint=f"Use one of {list(STAGES)}.")
+        if stage == "tool_call" and self.tool_call is None:
+            raise PolicyError(
+                "Stage 'tool_call' needs a call.", hint="Pass tool_call={'name': ..., 'args': ...}."
+            )
+        return stage
+
+    def _run(self) -> Run:
+        return run_of(None)
+
+
+def messages_of(given: LanguageModelInput) -> list[BaseMessage]:
+    """Return a chat model's input as messages."""
+    if isinstance(given, str):
+        return StringPromptValue(text=given).to_messages()
+    if isinstance(given, PromptValue):
+        return given.to_messages()
+    return convert_to_messages(given)
+
+
+def _trailing(turn: Turn, role: str) -> int:
+    """Return where the last messages of a role begin, the conversation's end if it has none."""
+    start = len(turn.messages)
+    while start and turn.messages[start - 1].role == role:
+        start -= 1
+    return start
+
+
+def _last_text(turn: Turn, role: str) -> str:
+    return "\n".join(m.text for m in turn.messages[_trailing(turn, role) :]).strip()
+
+
+def _newest(turn: Turn, role: str) -> int:
+    """Return how many pictures the last messages of a role brought."""
+    last = turn.messages[_trailing(turn, role) :]
+    indices = [i for message in last for i in message.all_image_indices]
+    return len(turn.images) - min(indices) if indices else 0
