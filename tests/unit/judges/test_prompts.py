@@ -114,7 +114,7 @@ def test_family_template_is_used_as_trained() -> None:
     )
     assert prompt.caption == "Describe this image."
     call = prompt.text(ask("Cut it", stage="tool_call", tool_call=CALL))
-    assert call.startswith('<request>Cut it\ncut {')
+    assert call.startswith("<request>Cut it\ncut {")
     assert "<request>q\nDo it.</request>" in prompt.text(ask("q", stage="output", answer="Do it."))
     result = ask("q", stage="tool_result", result="Done.", tool_call=CALL)
     assert "<request>q\nDone.</request>" in prompt.text(result)
