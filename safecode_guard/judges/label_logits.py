@@ -69,7 +69,8 @@ class LabelLogitsJudge(BaseJudge):
             self.prompt, min_label_mass=min_label_mass, caption=caption, rationale=rationale
         )
         # In this process a forward pass cannot be interrupted; a server's answer can be given up.
-        self.abilities = JudgeAbilities(honours_deadline=engine.abilities.logits)
+        able = engine.abilities
+        self.abilities = JudgeAbilities(honours_deadline=able.logits, batches=able.batches)
         self._vocabulary = _scored_vocabulary(engine)
 
     def question(self, request: JudgeRequest) -> Turn:

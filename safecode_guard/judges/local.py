@@ -43,7 +43,7 @@ class LocalJudge(BaseJudge):
         """
         self.config = config
         self.id = f"local:{identity_of(config.model)}"
-        self.abilities = JudgeAbilities(honours_deadline=True)
+        self.abilities = JudgeAbilities(honours_deadline=True, batches=True)
         self._load = load
         self._lock = threading.Lock()
         self._judge: LabelLogitsJudge | None = None

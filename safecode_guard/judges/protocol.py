@@ -60,8 +60,11 @@ class ToolCallSubject:
         return made
 
     def canonical(self) -> str:
-        """Return name and arguments in the one form that is shown, hashed and cached."""
-        return canonical_json([self.name, self.arguments])
+        """Return name and arguments in the one form that is shown, hashed and cached.
+
+        Two calls that differ never have the same: JSON, once begun, cannot end elsewhere.
+        """
+        return f"{self.name} {canonical_json(self.arguments)}"
 
     def args_sha256(self) -> str:
         """Return the sha256 of name and canonical arguments: what the verdict is bound to."""
@@ -231,7 +234,8 @@ def canonical_json(value: Any) -> str:
     Letters of all scripts stay as they are: a judge is shown this text, and has to read it.
 
     Raises:
-        UnreadableCall: If the value refers to itself or is nested beyond reason.
+        UnreadableCall: If the value refers to itself, is nested beyond reason, or has two keys
+            that are written alike.
     """
     try:
         return json.dumps(
@@ -246,7 +250,12 @@ def canonical_json(value: Any) -> str:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {_key(key): _plain(item) for key, item in value.items()}
+        plain = {_key(key): _plain(item) for key, item in value.items()}
+        if len(plain) < len(value):  # one of them would be shown to nobody
+            raise UnreadableCall(
+                "Two arguments of the tool call are written alike.", hint="Name them by strings."
+            )
+        return plain
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value

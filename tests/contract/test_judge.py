@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +14,27 @@ import pytest
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from PIL import Image
 
-from safecode_guard.engines.transformers.batch import Job
 from safecode_guard.engines.transformers.model import TransformersModel
-from safecode_guard.engines.transformers.sharing import share
 from safecode_guard.errors import JudgeError, ModelError
 from safecode_guard.judges.cache import JudgementCache
 from safecode_guard.judges.chat import ChatJudge
+from safecode_guard.judges.factory import make_judge
 from safecode_guard.judges.failsafe import arun_judge, run_judge, run_many
 from safecode_guard.judges.label_logits import LabelLogitsJudge
 from safecode_guard.judges.local import LocalJudge
-from safecode_guard.judges.protocol import BatchJudge, Judge, JudgeRequest, ToolCallSubject
-from safecode_guard.models.protocol import Sampling
-from safecode_guard.pipeline.factory import load_local
-from safecode_guard.policy import LocalJudgeConfig
+from safecode_guard.judges.protocol import (
+    BaseJudge,
+    BatchJudge,
+    Judge,
+    JudgeAbilities,
+    JudgeRequest,
+    OpenPrompt,
+    ToolCallSubject,
+    judges_on,
+)
+from safecode_guard.models.families import Family
+from safecode_guard.models.protocol import Engine, Sampling
+from safecode_guard.policy import LocalJudgeConfig, SameModelJudgeConfig
 from safecode_guard.taxonomy import CATEGORIES, LABELS, Stage
 from safecode_guard.testing import ScriptedJudge, ScriptedVLM
 from safecode_guard.tiny.load import weights_path
@@ -35,6 +43,7 @@ from safecode_guard.turns.turn import ImagePart, TextPart, ToolCall, Turn, TurnM
 from safecode_guard.verdict import Judgement
 
 UNSAFE_JSON = '{"label": "unsafe", "p_unsafe": 0.9, "categories": ["situational"]}'
+QUESTION = "{query}\nIs it safe? Answer safe or unsafe."
 
 
 class RaisingChat(FakeListChatModel):
@@ -42,57 +51,171 @@ class RaisingChat(FakeListChatModel):
         raise ConnectionError("no route to host")
 
 
-def scripted() -> Judge:
-    return ScriptedJudge(0.9)
+class Own(BaseJudge):
+    """The least that a judge of one's own has to be."""
+
+    id = "own-1"
+
+    def judge(self, request: JudgeRequest) -> Judgement:
+        return Judgement(judge_id=self.id, prompt_version=self.prompt_version, label="unsafe")
 
 
-def label_logits() -> Judge:
-    return LabelLogitsJudge(ScriptedVLM("Words.", p_unsafe=0.9), caption=True, rationale=True)
+class Failing(Own):
+    def judge(self, request: JudgeRequest) -> Judgement:
+        raise JudgeError("down")
 
 
-def local() -> Judge:
-    return LocalJudge(LocalJudgeConfig(model="m"), load=lambda _: ScriptedVLM(p_unsafe=0.9))
+class Second(BaseJudge):
+    """Passes its request on to another judge, as it is."""
+
+    id = "second-1"
+
+    def __init__(self, judge: Judge) -> None:
+        self.members = (judge,)
+        self.abilities = judge.abilities
+
+    def judge(self, request: JudgeRequest) -> Judgement:
+        found = self.members[0].judge(request)
+        return found.model_copy(
+            update={
+                "judge_id": self.id,
+                "prompt_version": self.prompt_version,
+                "members": (found.judge_id,),
+            }
+        )
 
 
-def chat_json() -> Judge:
-    return ChatJudge(FakeListChatModel(responses=[UNSAFE_JSON]))
+def alone(requests: Sequence[JudgeRequest]) -> list[JudgeRequest]:
+    return list(requests)
 
 
-def chat_word() -> Judge:
-    return ChatJudge(FakeListChatModel(responses=["unsafe"]), reply="word")
+@dataclass(frozen=True)
+class Made:
+    """A judge, and how requests come before it."""
+
+    judge: Judge
+    prepare: Callable[[Sequence[JudgeRequest]], list[JudgeRequest]] = alone
 
 
-JUDGES = [scripted, label_logits, local, chat_json, chat_word]
+def on_open_prompts(engine: Engine) -> Callable[[Sequence[JudgeRequest]], list[JudgeRequest]]:
+    """Give each request the prompt of its turn, open on an engine: one session for each kind."""
+
+    def prepare(requests: Sequence[JudgeRequest]) -> list[JudgeRequest]:
+        turns = [request.scene.turn for request in requests]
+        keys = [engine.batch_key(turn, Sampling(), ()) for turn in turns]
+        members = {key: [i for i, k in enumerate(keys) if k == key] for key in keys}
+        sessions = {k: engine.open([turns[i] for i in m], Sampling()) for k, m in members.items()}
+        prompts = [
+            OpenPrompt(engine, sessions[key], members[key].index(i)) for i, key in enumerate(keys)
+        ]
+        return [replace(r, prompt=prompt) for r, prompt in zip(requests, prompts, strict=True)]
+
+    return prepare
+
+
+def scripted(folder: Path) -> Made:
+    return Made(ScriptedJudge(0.9))
+
+
+def label_logits(folder: Path) -> Made:
+    vlm = ScriptedVLM("Words.", p_unsafe=0.9)
+    return Made(LabelLogitsJudge(vlm, caption=True, rationale=True))
+
+
+def label_logits_on_an_open_prompt(folder: Path) -> Made:
+    vlm = ScriptedVLM("Words.", p_unsafe=0.9, id="open")
+    return Made(LabelLogitsJudge(vlm), on_open_prompts(vlm))
+
+
+def member_on_an_open_prompt(folder: Path) -> Made:
+    vlm = ScriptedVLM("Words.", p_unsafe=0.9)
+    return Made(Second(LabelLogitsJudge(vlm)), on_open_prompts(vlm))
+
+
+def local(folder: Path) -> Made:
+    family = Family("llava", judge_prompt=QUESTION)
+    config = LocalJudgeConfig(model=str(folder))
+    return Made(LocalJudge(config, load=lambda _: ScriptedVLM(p_unsafe=0.9, family=family)))
+
+
+def chat_json(folder: Path) -> Made:
+    return Made(ChatJudge(FakeListChatModel(responses=[UNSAFE_JSON])))
+
+
+def chat_word(folder: Path) -> Made:
+    return Made(ChatJudge(FakeListChatModel(responses=["unsafe"]), reply="word"))
+
+
+def own(folder: Path) -> Made:
+    return Made(Own())
+
+
+JUDGES = [
+    scripted,
+    label_logits,
+    label_logits_on_an_open_prompt,
+    member_on_an_open_prompt,
+    local,
+    chat_json,
+    chat_word,
+    own,
+]
 OUT_OF_ORDER: list[Callable[[], Judge]] = [
     lambda: ScriptedJudge(JudgeError("down")),
     lambda: LabelLogitsJudge(ScriptedVLM(error=ModelError("broken"))),
+    lambda: LabelLogitsJudge(ScriptedVLM(p_unsafe=float("nan"))),
     lambda: LocalJudge(
         LocalJudgeConfig(model="m"), load=lambda _: ScriptedVLM(error=ModelError("broken"))
     ),
     lambda: ChatJudge(RaisingChat(responses=[])),
+    Failing,
+    lambda: Second(Failing()),
 ]
 
 
-def requests() -> list[JudgeRequest]:
+def subject() -> Turn:
     image = CheckedImage(Image.new("RGB", (8, 8), "red"), "a" * 64, "image/png", 0, 0)
-    look = TurnMessage("user", (ImagePart(0), TextPart("How do I run faster here?")))
+    return Turn(
+        (TurnMessage("user", (ImagePart(0), TextPart("How do I run faster here?"))),), (image,)
+    )
+
+
+def requests() -> list[JudgeRequest]:
+    turn = subject()
     call = TurnMessage("assistant", (), (ToolCall("1", "look", {"at": "sea"}),))
     shown = TurnMessage("tool", (TextPart("a view"), ImagePart(1)), tool_call_id="1")
-    turn = Turn((look,), (image,))
-    subject = ToolCallSubject("2", "cut", {"what": "rope"})
+    after = Turn((*turn.messages, call, shown), (*turn.images, *turn.images))
+    cut = ToolCallSubject("2", "cut", {"what": "rope"})
     return [
-        JudgeRequest("input", turn),
-        JudgeRequest("input", Turn((TurnMessage("user", (TextPart("Hello"),)),))),
-        JudgeRequest("tool_call", turn, tool_call=subject),
-        JudgeRequest("tool_result", Turn((look, call, shown), (image, image))),
-        JudgeRequest("output", turn, answer="Run along the edge."),
+        JudgeRequest.of_turn(turn),
+        JudgeRequest.of_turn(Turn((TurnMessage("user", (TextPart("Hello"),)),))),
+        JudgeRequest.of_tool_call(turn, cut),
+        JudgeRequest.of_tool_result(after, "a view"),
+        JudgeRequest.of_tool_result(after, "a view", call=cut),
+        JudgeRequest.of_answer(turn, "Run along the edge."),
     ]
 
 
-@pytest.fixture(params=JUDGES, ids=lambda make: make.__name__)
-def judge(request: pytest.FixtureRequest) -> Judge:
-    made: Judge = request.param()
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a model with a question of its own."""
+    made = tmp_path_factory.mktemp("models") / "judge"
+    made.mkdir()
+    (made / "config.json").write_text(json.dumps({"model_type": "llava"}))
+    (made / "safecode.json").write_text(json.dumps({"judge_prompt": QUESTION}))
     return made
+
+
+@pytest.fixture(params=JUDGES, ids=lambda make: make.__name__)
+def made(request: pytest.FixtureRequest, folder: Path) -> Iterator[Made]:
+    case: Made = request.param(folder)
+    yield case
+    case.judge.close()
+
+
+@pytest.fixture
+def judge(made: Made) -> Judge:
+    return made.judge
 
 
 def check(judgement: Judgement, judge: Judge) -> None:
@@ -102,8 +225,9 @@ def check(judgement: Judgement, judge: Judge) -> None:
     assert judgement.failed is None
     assert judgement.label in (*LABELS, None)
     assert judgement.label is not None or judgement.p_unsafe is not None
-    assert judge.gives_categories or not judgement.categories
+    assert judge.abilities.categories or not judgement.categories
     assert set(judgement.categories) <= set(CATEGORIES)
+    assert judgement.members == tuple(member.id for member in judge.members)
     assert judgement.latency_ms >= 0
     assert Judgement.model_validate_json(judgement.model_dump_json()) == judgement
 
@@ -113,30 +237,44 @@ def says_unsafe(judgement: Judgement) -> bool:
     return p > 0.8 if p is not None else judgement.label == "unsafe"
 
 
+def timeless(judgement: Judgement) -> Judgement:
+    return judgement.model_copy(update={"latency_ms": 0.0})
+
+
 def test_it_is_a_judge(judge: Judge) -> None:
     assert isinstance(judge, Judge)
     assert judge.id
     assert judge.prompt_version
-    assert isinstance(judge.gives_categories, bool)
+    assert isinstance(judge.abilities, JudgeAbilities)
+    assert all(isinstance(member, Judge) for member in judge.members)
+    assert make_judge(SameModelJudgeConfig(), own=judge) is judge
 
 
-@pytest.mark.parametrize("request_", requests(), ids=lambda r: f"{r.stage}")
-async def test_every_stage_is_judged_both_ways_alike(judge: Judge, request_: JudgeRequest) -> None:
-    sync, later = judge.judge(request_), await judge.ajudge(request_)
+def test_no_path_is_part_of_its_identity(judge: Judge, folder: Path) -> None:
+    for text in (judge.id, judge.prompt_version):
+        assert str(folder) not in text
+        assert str(folder.parent) not in text
+        assert not Path(text).is_absolute()
+
+
+@pytest.mark.parametrize("place", range(len(requests())), ids=lambda i: requests()[i].stage)
+async def test_every_stage_is_judged_both_ways_alike(made: Made, place: int) -> None:
+    (request,) = made.prepare([requests()[place]])
+    sync, later = made.judge.judge(request), await made.judge.ajudge(request)
     for judgement in (sync, later):
-        check(judgement, judge)
+        check(judgement, made.judge)
         assert says_unsafe(judgement)
-    same = {"latency_ms": 0.0}
-    assert sync.model_copy(update=same) == later.model_copy(update=same)
+    assert timeless(sync) == timeless(later)
 
 
-def test_many_are_judged_in_order(judge: Judge) -> None:
-    found = run_many(judge, requests())
-    assert len(found) == len(requests())
-    for judgement in found:
-        check(judgement, judge)
-    if isinstance(judge, BatchJudge):
-        assert judge.judge_many([]) == []
+def test_many_are_judged_as_one_by_one(made: Made) -> None:
+    together = run_many(made.judge, made.prepare(requests()))
+    single = [run_judge(made.judge, request) for request in made.prepare(requests())]
+    assert [timeless(judgement) for judgement in together] == list(map(timeless, single))
+    for judgement in together:
+        check(judgement, made.judge)
+    if isinstance(made.judge, BatchJudge):
+        assert made.judge.judge_many([]) == []
 
 
 def test_cached_judgement_is_the_same_but_marked(judge: Judge) -> None:
@@ -147,17 +285,26 @@ def test_cached_judgement_is_the_same_but_marked(judge: Judge) -> None:
     assert found == fresh.model_copy(update={"cached": True})
 
 
-def test_identity_is_stable_and_no_two_judges_share_a_key(judge: Judge) -> None:
+def test_identity_is_stable_and_no_two_judges_share_a_key(judge: Judge, folder: Path) -> None:
     request = requests()[0]
-    keys = {request.key(other.id, other.prompt_version) for other in (make() for make in JUDGES)}
-    assert len(keys) == len(JUDGES)
+    others = [make(folder).judge for make in JUDGES]
+    assert len({request.key(other.id, other.prompt_version) for other in others}) == len(JUDGES)
     before = request.key(judge.id, judge.prompt_version)
     judge.judge(request)
     assert request.key(judge.id, judge.prompt_version) == before
 
 
+def test_every_thing_that_is_seen_has_a_key_of_its_own(made: Made) -> None:
+    judge = made.judge
+    asked = requests()
+    keys = [request.key(judge.id, judge.prompt_version) for request in asked]
+    assert len(set(keys)) == len(keys)
+    opened = [r.key(judge.id, judge.prompt_version) for r in made.prepare(asked)]
+    assert opened == keys
+
+
 async def test_passed_deadline_is_a_failed_check(judge: Judge) -> None:
-    late = JudgeRequest("input", requests()[0].turn, deadline=time.monotonic() - 1)
+    late = JudgeRequest.of_turn(subject(), deadline=time.monotonic() - 1)
     for judgement in (
         run_judge(judge, late),
         await arun_judge(judge, late),
@@ -168,9 +315,43 @@ async def test_passed_deadline_is_a_failed_check(judge: Judge) -> None:
         assert (judgement.label, judgement.p_unsafe) == (None, None)
 
 
-def test_far_deadline_changes_nothing(judge: Judge) -> None:
-    far = JudgeRequest("input", requests()[0].turn, deadline=time.monotonic() + 60)
-    check(run_judge(judge, far), judge)
+def test_far_deadline_changes_nothing(made: Made) -> None:
+    (request,) = made.prepare([JudgeRequest.of_turn(subject(), deadline=time.monotonic() + 60)])
+    check(run_judge(made.judge, request), made.judge)
+
+
+def test_closing_twice_is_closing_once(judge: Judge) -> None:
+    judge.judge(requests()[0])
+    before = (judge.id, judge.prompt_version)
+    judge.close()
+    judge.close()
+    assert (judge.id, judge.prompt_version) == before
+
+
+def test_judge_on_an_engine_says_so_through_its_members() -> None:
+    vlm = ScriptedVLM()
+    judge = LabelLogitsJudge(vlm)
+    assert judges_on(judge, vlm)
+    assert judges_on(Second(Second(judge)), vlm)
+    assert not judges_on(Second(judge), ScriptedVLM())
+    assert not judges_on(Second(Own()), vlm)
+
+
+@pytest.mark.parametrize("make", [label_logits_on_an_open_prompt, member_on_an_open_prompt])
+def test_open_prompt_of_its_engine_is_asked_and_left_open(
+    make: Callable[[Path], Made], folder: Path
+) -> None:
+    case = make(folder)
+    judge = case.judge.members[0] if case.judge.members else case.judge
+    assert isinstance(judge, LabelLogitsJudge)
+    vlm = judge.engine
+    assert isinstance(vlm, ScriptedVLM)
+    (request,) = case.prepare(requests()[:1])
+    assert judges_on(case.judge, vlm)
+    case.judge.judge(request)
+    assert [kind for kind, *_ in vlm.calls] == ["prefill", "extend"]
+    case.judge.judge(request)
+    assert [kind for kind, *_ in vlm.calls] == ["prefill", "extend", "extend"]
 
 
 @pytest.mark.parametrize("make", OUT_OF_ORDER)
@@ -178,12 +359,16 @@ def test_far_deadline_changes_nothing(judge: Judge) -> None:
 async def test_judge_out_of_order_raises_and_never_guesses(
     make: Callable[[], Judge], stage: Stage
 ) -> None:
-    judge, request = make(), JudgeRequest(stage, requests()[0].turn, answer="x")
+    judge, request = make(), replace(requests()[0], stage=stage, answer="x")
     with pytest.raises(JudgeError):
         judge.judge(request)
     with pytest.raises(JudgeError):
         await judge.ajudge(request)
-    for judgement in (run_judge(judge, request), *run_many(judge, [request, request])):
+    for judgement in (
+        run_judge(judge, request),
+        await arun_judge(judge, request),
+        *run_many(judge, [request, request]),
+    ):
         assert judgement.failed is not None
         assert (judgement.label, judgement.p_unsafe) == (None, None)
 
@@ -191,19 +376,22 @@ async def test_judge_out_of_order_raises_and_never_guesses(
 @pytest.fixture(scope="module")
 def nano(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The smallest embedded model, on its own family's record."""
-    folder = tmp_path_factory.mktemp("judge") / "nano"
-    shutil.copytree(weights_path("nano"), folder)
-    record = json.loads((folder / "safecode.json").read_text())
-    (folder / "safecode.json").write_text(json.dumps(record | {"family": "llava"}))
-    return folder
+    copied = tmp_path_factory.mktemp("judge") / "nano"
+    shutil.copytree(weights_path("nano"), copied)
+    record = json.loads((copied / "safecode.json").read_text())
+    (copied / "safecode.json").write_text(json.dumps(record | {"family": "llava"}))
+    return copied
 
 
 async def test_local_judge_reads_a_real_models_label(nano: Path) -> None:
-    judge = LocalJudge(LocalJudgeConfig(model=str(nano)), load=load_local)
-    alone = [run_judge(judge, request) for request in requests()]
+    config = LocalJudgeConfig(model=str(nano))
+    judge = LocalJudge(config, load=lambda config: TransformersModel.load(config.model))
+    version = judge.prompt_version
+    single = [run_judge(judge, request) for request in requests()]
     together = run_many(judge, requests())
     later = [await arun_judge(judge, request) for request in requests()]
-    for one, many, other in zip(alone, together, later, strict=True):
+    assert judge.prompt_version == version
+    for one, many, other in zip(single, together, later, strict=True):
         check(one, judge)
         assert one.label_mass is not None
         assert one.parse_status == "logits"
@@ -212,15 +400,11 @@ async def test_local_judge_reads_a_real_models_label(nano: Path) -> None:
         assert other.p_unsafe == pytest.approx(one.p_unsafe, abs=1e-6)
 
 
-def test_verdict_on_a_shared_prefix_is_the_verdict_on_the_whole_prompt(nano: Path) -> None:
+def test_verdict_on_an_open_prompt_is_the_verdict_on_the_whole_prompt(nano: Path) -> None:
     model = TransformersModel.load(str(nano))
     judge = LabelLogitsJudge(model)
-    asked = [request for request in requests() if request.stage == "input" and request.turn.images]
-    whole = judge.judge_many(asked)
-    jobs = [Job(request.turn, Sampling()) for request in asked]
-    shared = share(model, jobs, [judge.question(request) for request in asked])
-    assert shared is not None
-    rows = [replace(request, prefix=shared.row(i)) for i, request in enumerate(asked)]
-    for row, plain in zip(judge.judge_many(rows), whole, strict=True):
+    whole = judge.judge_many(requests())
+    rows = judge.judge_many(on_open_prompts(model)(requests()))
+    for row, plain in zip(rows, whole, strict=True):
         assert row.p_unsafe == pytest.approx(plain.p_unsafe, abs=1e-4)
         assert row.label_mass == pytest.approx(plain.label_mass, abs=1e-4)

@@ -144,7 +144,7 @@ def test_the_scene_is_shown_and_the_conversation_is_not() -> None:
     assert [decoded(block).getpixel((0, 0)) for block in blocks[:2]] == [(255, 0, 0), (0, 0, 255)]
     text = blocks[-1]["text"]
     assert text.startswith("<request>Be kind.‹/request›\n\nCut the rope in the picture.</request>")
-    assert '<action>["cut",{"what":"rope"}]</action>' in text
+    assert '<action>cut {"what":"rope"}</action>' in text
     assert "Decision: safe" not in text
 
 

@@ -81,7 +81,7 @@ def test_fields_inside_a_request_stay_text() -> None:
 
 def test_tool_call_is_shown_in_its_canonical_form_and_in_its_own_letters() -> None:
     text = GENERAL.text(ask("slice it", stage="tool_call", tool_call=CALL))
-    assert '<action>["cut",{"at":{"a":2,"b":1},"what":"bread"}]</action>' in text
+    assert '<action>cut {"at":{"a":2,"b":1},"what":"bread"}</action>' in text
     call = ToolCallSubject("1", "cut", {"what": "хлеб"})
     assert "хлеб" in GENERAL.text(ask("slice it", stage="tool_call", tool_call=call))
 
@@ -114,7 +114,7 @@ def test_family_template_is_used_as_trained() -> None:
     )
     assert prompt.caption == "Describe this image."
     call = prompt.text(ask("Cut it", stage="tool_call", tool_call=CALL))
-    assert call.startswith('<request>Cut it\n["cut",{')
+    assert call.startswith("<request>Cut it\ncut {")
     assert "<request>q\nDo it.</request>" in prompt.text(ask("q", stage="output", answer="Do it."))
     result = ask("q", stage="tool_result", result="Done.", tool_call=CALL)
     assert "<request>q\nDone.</request>" in prompt.text(result)
