@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from safecode_guard.judges.cache import JudgementCache
+from safecode_guard.judges.deadlines import Strays
 from safecode_guard.judges.protocol import Judge, JudgeRequest, OpenPrompt, ToolCallSubject
 from safecode_guard.pipeline.host import Host, ThisThread, run
 from safecode_guard.pipeline.requests import Run
@@ -97,6 +98,8 @@ class Examiner:
     judges: Mapping[Stage, Judge] = field(default_factory=dict)
     """Judges of stages that have one of their own."""
     sinks: tuple[Sink, ...] = ()
+    strays: Strays = field(default_factory=Strays)
+    """Threads of judges that missed their deadline and still run."""
 
     def judge_at(self, stage: Stage) -> Judge:
         """Return the judge of a stage."""
@@ -141,7 +144,9 @@ class Examiner:
         missing = [i for i, judgement in enumerate(found) if judgement is None]
         timeout = self.policy.judge.timeout_s
         asked = [requests[i] for i in missing]
-        fresh = await host.judge(judge, asked, timeout_s=timeout) if asked else []
+        fresh = (
+            await host.judge(judge, asked, timeout_s=timeout, strays=self.strays) if asked else []
+        )
         for i, judgement in zip(missing, fresh, strict=True):
             self.cache.put(keys[i], judgement)
             found[i] = judgement

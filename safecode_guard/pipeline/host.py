@@ -25,6 +25,7 @@ from itertools import islice
 from threading import Event
 from typing import Any, Protocol, TypeVar
 
+from safecode_guard.judges.deadlines import Strays
 from safecode_guard.judges.failsafe import arun_judge, run_many
 from safecode_guard.judges.protocol import Judge, JudgeRequest
 from safecode_guard.models.protocol import AsyncSession, Delta, Job, Session
@@ -41,7 +42,12 @@ class Host(Protocol):
         """Do work that blocks."""
 
     async def judge(
-        self, judge: Judge, requests: Sequence[JudgeRequest], *, timeout_s: float | None
+        self,
+        judge: Judge,
+        requests: Sequence[JudgeRequest],
+        *,
+        timeout_s: float | None,
+        strays: Strays | None = None,
     ) -> list[Judgement]:
         """Judge requests, in order; never raises for what the judge does."""
 
@@ -62,10 +68,15 @@ class ThisThread:
         return work()
 
     async def judge(
-        self, judge: Judge, requests: Sequence[JudgeRequest], *, timeout_s: float | None
+        self,
+        judge: Judge,
+        requests: Sequence[JudgeRequest],
+        *,
+        timeout_s: float | None,
+        strays: Strays | None = None,
     ) -> list[Judgement]:
         """Judge requests at once, in one batch where the judge can."""
-        return run_many(judge, requests, timeout_s=timeout_s)
+        return run_many(judge, requests, timeout_s=timeout_s, strays=strays)
 
     @asynccontextmanager
     async def place(self, admission: Admission, deadline: float | None) -> AsyncIterator[None]:
@@ -110,12 +121,19 @@ class EventLoop:
             raise
 
     async def judge(
-        self, judge: Judge, requests: Sequence[JudgeRequest], *, timeout_s: float | None
+        self,
+        judge: Judge,
+        requests: Sequence[JudgeRequest],
+        *,
+        timeout_s: float | None,
+        strays: Strays | None = None,
     ) -> list[Judgement]:
         """Judge requests side by side on the loop; a model in this process, in a worker thread."""
         asked = any(request.prompt is not None for request in requests)
         if asked or judge.abilities.batches:
-            return await self.call(lambda: run_many(judge, requests, timeout_s=timeout_s))
+            return await self.call(
+                lambda: run_many(judge, requests, timeout_s=timeout_s, strays=strays)
+            )
         judging = (arun_judge(judge, request, timeout_s=timeout_s) for request in requests)
         return list(await asyncio.gather(*judging))
 

@@ -26,6 +26,8 @@ def read_turn(
     *,
     strict: bool = False,
     fetch: Fetch = fetch_image,
+    pictures=None,
+    deadline=None,
 ) -> Turn:
     """Read LangChain messages of any class and provider into a turn.
 

@@ -66,6 +66,8 @@ class TurnMessage:
         """Indices of the message's images, in order."""
         return tuple(part.index for part in self.parts if isinstance(part, ImagePart))
 
+    all_image_indices = image_indices
+
 
 @dataclass(frozen=True)
 class Turn:

@@ -1,0 +1,2 @@
+def with_bytes(messages):
+    return list(messages)

@@ -1,0 +1,3 @@
+class PictureStore:
+    def __init__(self, max_bytes):
+        pass
