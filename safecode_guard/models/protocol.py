@@ -176,7 +176,7 @@ class Job:
     live: bool = False
     """Somebody reads the pieces as they come."""
     record: Mapping[str, Any] | None = None
-    """The strategy's record, complete, for engines that run it by themselves."""
+    """The steering's record (`DecodingRecord`, as JSON), for engines that run it by themselves."""
     constraint: Callable[[int], Constraint] | None = None
     """Makes the answer's grammar, given its budget of tokens."""
     options: Mapping[str, Any] = field(default_factory=dict)

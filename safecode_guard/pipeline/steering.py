@@ -43,13 +43,14 @@ class Steering:
             case.strategy, case.needs = plan, self.strategy.needs
             if case.request.trace and self.engine.abilities.logits:
                 case.strategy = Traced(plan, context.vocabulary)
-        case.record = dict(self.strategy.record(context))
-        return DecodingRecord(
+        record = DecodingRecord(
             strategy=self.strategy.id,
             seed=context.seed,
             steps=steps,
-            parameters=dict(case.record),
+            parameters=dict(self.strategy.record(context)),
         )
+        case.record = record.model_dump(mode="json")
+        return record
 
     def _context(self, case: Case) -> SteeringContext:
         finding, request, vocabulary = case.finding, case.request, self.engine.vocabulary

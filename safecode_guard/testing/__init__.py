@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         ScriptedPrompts,
         ScriptedVLM,
     )
+    from safecode_guard.testing.server import ScriptedServer
 
 __all__ = [
     "Answer",
@@ -32,6 +33,7 @@ __all__ = [
     "ScriptedBranch",
     "ScriptedJudge",
     "ScriptedPrompts",
+    "ScriptedServer",
     "ScriptedVLM",
 ]
 
@@ -47,6 +49,7 @@ _LAZY = {
     "ScriptedBranch": "model",
     "ScriptedPrompts": "model",
     "ScriptedVLM": "model",
+    "ScriptedServer": "server",
 }
 """Module of each name."""
 
