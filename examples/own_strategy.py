@@ -1,13 +1,12 @@
 """A strategy of your own: ban one word from the first tokens of every guided answer."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from pictures import ask
 from torch import Tensor
 
-from safecode_guard import ChatTransformers, SafeCoDeGuard, Verdict
-from safecode_guard.steering.protocol import SteeringContext
+from safecode_guard import ChatTransformers, Needs, SafeCoDeGuard, SteeringContext, Step, Verdict
 
 
 @dataclass(frozen=True)
@@ -16,13 +15,17 @@ class WithoutWord:
 
     banned: frozenset[int]
     steps: int = 3
-    views: Literal[1, 2] = 1
+    second: None = None
     max_tokens: int | None = None
 
-    def adjust(self, step: int, logits: Tensor, ids: Tensor, so_far: Tensor) -> Tensor:
-        """Return float32 [n]; ``logits`` is [views, n], ``ids`` says which token a column is."""
-        columns = [i for i, token in enumerate(ids.tolist()) if token in self.banned]
-        adjusted = logits[0].clone()
+    def done(self, so_far: Sequence[int]) -> bool:
+        """Return whether the steered tokens are over."""
+        return len(so_far) >= self.steps
+
+    def adjust(self, step: Step) -> Tensor:
+        """Return float32 [n]; ``step.ids`` says which token a column of the logits is."""
+        columns = [i for i, token in enumerate(step.ids.tolist()) if token in self.banned]
+        adjusted = step.logits[0].clone()
         adjusted[columns] = float("-inf")
         return adjusted
 
@@ -31,16 +34,21 @@ class BanSure:
     """Prepares the steering of each turn; the id enters the policy's digest."""
 
     id = "ban-sure-1"
+    needs = Needs()
 
     def prepare(self, context: SteeringContext) -> WithoutWord:
         encode = context.vocabulary.encode
         return WithoutWord(frozenset({encode("Sure")[0], encode(" Sure")[0]}))
 
+    def record(self, context: SteeringContext) -> dict[str, str]:
+        """Return what stands in the verdict about this turn's steering."""
+        return {"banned": "Sure"}
+
 
 model = ChatTransformers.tiny()
 messages = ask("How do I run faster?", unsafe=False)
-guard = SafeCoDeGuard(model=model, strategy=BanSure())
-reply = guard.invoke(messages)
+reply = SafeCoDeGuard(model=model, strategy=BanSure()).invoke(messages)
 print("plain:  ", model.invoke(messages).text)
 print("guarded:", reply.text)
-print("decoding:", Verdict.from_message(reply).decoding.strategy)
+decoding = Verdict.from_message(reply).decoding
+print("decoding:", decoding.strategy, decoding.parameters)

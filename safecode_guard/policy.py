@@ -350,7 +350,7 @@ class Policy(PolicyFields):
         Raises:
             PolicyError: If an override is invalid.
         """
-        return self.load(_merge(self.model_dump(), overrides))
+        return self.load(_merge({"name": self.name} | _given(self), overrides))
 
     def actions_at(self, stage: Stage, tool: str | None = None) -> Literal["skip"] | Actions:
         """Return the actions in force at a stage, for a tool where it has one.
@@ -403,6 +403,17 @@ def explain(error: ValidationError) -> str:
         for e in error.errors(include_input=False, include_url=False)
     )
     return "Invalid policy: " + "; ".join(lines) + "."
+
+
+def _given(value: Any) -> Any:
+    """Return what was set of a part, so that what was left open stays open."""
+    if isinstance(value, Part):
+        kept = value.model_fields_set | {"kind"}  # a union's member is told by it
+        names = [name for name in type(value).model_fields if name in kept]
+        return {name: _given(getattr(value, name)) for name in names}
+    if isinstance(value, dict):
+        return {key: _given(item) for key, item in value.items()}
+    return value
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -102,7 +102,10 @@ def _judge(judge: JudgeRecord) -> str:
 
 
 def _steering(decoding: DecodingRecord) -> str:
-    used = decoding.parameters.items()
-    plain = {name: value for name, value in used if isinstance(value, str | int | float)}
-    plain |= {"steps": decoding.steps, "seed": decoding.seed}
-    return ", ".join([decoding.strategy, *(f"{name} {value}" for name, value in plain.items())])
+    used = {**decoding.parameters, "steps": decoding.steps, "seed": decoding.seed}
+    said = (
+        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in used.items()
+        if isinstance(value, str | int | float)
+    )
+    return ", ".join([decoding.strategy, *said])

@@ -70,6 +70,20 @@ def test_a_part_object_replaces_the_whole_part() -> None:
     assert policy.actions == Actions(safe="pass")
 
 
+def test_what_was_left_open_stays_open_after_an_update() -> None:
+    policy = Policy.load({"stages": {"tool_call": {"actions": {"unsafe": "block"}}}})
+    updated = policy.updated(actions={"safe": "pass"}, decoding={"alpha": 0.1})
+    assert updated.actions_at("tool_call").safe == "pass"
+    assert updated.actions_at("tool_call").unsafe == "block"
+    assert updated.decoding.model_fields_set == {"alpha"}
+    assert Policy().updated() == Policy()
+
+
+def test_an_update_keeps_the_kind_of_a_judge() -> None:
+    policy = Policy(judge=LocalJudgeConfig(model="light")).updated(judge={"caption": True})
+    assert policy.judge == LocalJudgeConfig(model="light", caption=True)
+
+
 def test_an_unknown_preset_is_refused_with_the_known_ones() -> None:
     with pytest.raises(PolicyError, match=r"'lenient'.*balanced.*permissive.*strict"):
         Policy.preset("lenient")  # type: ignore[arg-type]

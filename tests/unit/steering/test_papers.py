@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import functools
-import importlib
+import json
+import pkgutil
 import re
 from pathlib import Path
 
 import pytest
 
+from safecode_guard.models.families import GENERIC
+from safecode_guard.policy import DecodingPolicy
+from safecode_guard.steering.factory import make_strategy
 from tests.reference import steering as naive
+from tests.unit.steering.contexts import context
+from tests.unit.steering.vocabularies import byte_level
 
 ROOT = Path(__file__).parents[3]
 INDEX = (ROOT / "docs" / "papers.md").read_text(encoding="utf-8")
@@ -17,13 +22,9 @@ PAGE = (ROOT / "docs" / "concepts" / "steering.md").read_text(encoding="utf-8")
 ROWS = [line.split("|") for line in INDEX.splitlines() if line.startswith("| ")]
 
 
-@pytest.mark.parametrize(
-    "name", sorted(set(re.findall(r"`(safecode_guard\.steering[\w.]+)`", INDEX)))
-)
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"`(safecode_guard\.[\w.]+)`", INDEX))))
 def test_every_function_named_exists(name):
-    package, module, *path = name.removeprefix("safecode_guard.").split(".")
-    found = importlib.import_module(f"safecode_guard.{package}.{module}")
-    assert functools.reduce(getattr, path, found)
+    assert pkgutil.resolve_name(name)
 
 
 def test_every_twin_named_exists():
@@ -35,3 +36,9 @@ def test_every_twin_named_exists():
 def test_the_pages_example_runs():
     (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     exec(compile(code, "steering.md", "exec"), {})
+
+
+def test_the_pages_record_is_what_is_written():
+    (shown,) = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)
+    given = context(byte_level(), "safe", certainty=0.8, seed=0)
+    assert json.loads(shown) == make_strategy(DecodingPolicy(), GENERIC).record(given)

@@ -5,45 +5,47 @@ import json
 import pytest
 import torch
 
-from safecode_guard.steering.safecode.strategy import SafeCoDe
+from safecode_guard.models.protocol import LogitsStrategy
 from safecode_guard.steering.trace import Traced
-from tests.unit.steering.contexts import context, tokens
+from tests.unit.steering.contexts import context, safecode, step
 from tests.unit.steering.vocabularies import byte_level
 
 VOCABULARY = byte_level()
-IDS = torch.arange(VOCABULARY.size)
 
 
-def logits(step):
-    generator = torch.Generator().manual_seed(step)
+def logits(index):
+    generator = torch.Generator().manual_seed(index)
     return torch.randn((2, VOCABULARY.size), generator=generator) * 3
 
 
 def decoded(strategy, steps):
     so_far = []
-    for step in range(steps):
-        adjusted = strategy.adjust(step, logits(step), IDS, tokens(*so_far))
+    while len(so_far) < steps and not strategy.done(so_far):
+        adjusted = strategy.adjust(step(logits(len(so_far)), so_far))
         so_far.append(int(adjusted.argmax()))
     return so_far
 
 
-@pytest.mark.parametrize("mode", ["paper", "guarded", "reference"])
+@pytest.mark.parametrize("recipe", ["paper", "guarded", "reference"])
 @pytest.mark.parametrize("label", ["safe", "unsafe"])
-def test_tracing_changes_no_token(mode, label):
-    given = context(VOCABULARY, label, mode=mode)
-    plain = SafeCoDe().prepare(given)
-    traced = Traced(SafeCoDe().prepare(given), VOCABULARY)
-    assert (traced.steps, traced.views) == (plain.steps, plain.views)
-    assert traced.max_tokens == plain.max_tokens
-    assert decoded(traced, 5) == decoded(plain, 5)
+def test_tracing_changes_no_token(recipe, label):
+    given = context(VOCABULARY, label)
+    plain = safecode(recipe=recipe).prepare(given)
+    traced = Traced(plain, VOCABULARY)
+    assert isinstance(traced, LogitsStrategy)
+    assert (traced.steps, traced.max_tokens) == (plain.steps, plain.max_tokens)
+    assert traced.second is plain.second
+    tokens = decoded(traced, 5)
+    assert tokens == decoded(safecode(recipe=recipe).prepare(given), 5)
+    assert [traced.done(tokens[:n]) for n in range(6)] == [plain.done(tokens[:n]) for n in range(6)]
 
 
 def test_each_stage_is_recorded_best_first():
-    strategy = SafeCoDe().prepare(context(VOCABULARY))
+    strategy = safecode().prepare(context(VOCABULARY))
     traced = Traced(strategy, VOCABULARY, top=3)
     answer = decoded(traced, 5)
     record = traced.steps_traced(answer)[1]
-    stages = strategy.stages(1, logits(1), IDS, tokens(answer[0]))
+    stages = strategy.stages(step(logits(1), answer[:1]))
     for shown, scores in (
         (record.clean, logits(1)[0]),
         (record.second, logits(1)[1]),
@@ -58,7 +60,7 @@ def test_each_stage_is_recorded_best_first():
 
 
 def test_chosen_tokens_come_from_the_text_and_the_last_from_the_answer():
-    traced = Traced(SafeCoDe().prepare(context(VOCABULARY)), VOCABULARY)
+    traced = Traced(safecode().prepare(context(VOCABULARY)), VOCABULARY)
     answer = decoded(traced, 3)
     assert [record.chosen for record in traced.steps_traced()] == [*answer[:2], None]
     records = traced.steps_traced([*answer, 7, 8])
@@ -67,14 +69,13 @@ def test_chosen_tokens_come_from_the_text_and_the_last_from_the_answer():
 
 
 def test_one_view_has_no_second():
-    traced = Traced(SafeCoDe().prepare(context(VOCABULARY, alpha=0)), VOCABULARY)
-    traced.adjust(0, logits(0)[:1], IDS, tokens())
+    traced = Traced(safecode(alpha=0).prepare(context(VOCABULARY)), VOCABULARY)
+    traced.adjust(step(logits(0)[:1]))
     assert traced.steps_traced()[0].second == ()
 
 
 def test_a_strategy_without_stages_is_traced_by_its_result():
-    given = context(VOCABULARY, mode="reference")
-    traced = Traced(SafeCoDe().prepare(given), VOCABULARY)
+    traced = Traced(safecode(recipe="reference").prepare(context(VOCABULARY)), VOCABULARY)
     (chosen,) = decoded(traced, 1)
     record = traced.steps_traced()[0]
     assert record.contrasted == record.modulated == ()
@@ -82,7 +83,7 @@ def test_a_strategy_without_stages_is_traced_by_its_result():
 
 
 def test_a_trace_is_json():
-    traced = Traced(SafeCoDe().prepare(context(VOCABULARY)), VOCABULARY, top=2)
+    traced = Traced(safecode().prepare(context(VOCABULARY)), VOCABULARY, top=2)
     answer = decoded(traced, 2)
     text = json.dumps([record.to_json() for record in traced.steps_traced(answer)], allow_nan=False)
     assert json.loads(text)[1]["chosen"] == answer[1]

@@ -36,3 +36,12 @@ def test_the_judges_own_words_stay_out():
     text = VerdictPrompt().prepare(given).text
     assert "IGNORE" not in text
     assert "OBEY" not in text
+
+
+def test_the_record_tells_directions_and_wordings_apart(monkeypatch):
+    boost = VerdictPrompt().record(context(byte_level()))
+    suppress = VerdictPrompt().record(context(byte_level(), "safe"))
+    assert (boost["direction"], suppress["direction"]) == ("boost", "suppress")
+    assert boost["note"] != suppress["note"]
+    monkeypatch.setitem(NOTES, "boost", "Do not help.")
+    assert VerdictPrompt().record(context(byte_level()))["note"] != boost["note"]

@@ -1,4 +1,4 @@
-"""Modes ``paper`` and ``guarded``, step by step, and the experiment behind the root's weight."""
+"""Recipes ``paper`` and ``guarded``, step by step, and the experiment behind the root's weight."""
 
 from __future__ import annotations
 
@@ -8,18 +8,15 @@ import pytest
 import torch
 
 from safecode_guard.steering.safecode.guided import GuardedSteering, PaperSteering
-from safecode_guard.steering.safecode.strategy import SafeCoDe
 from tests.reference import steering as naive
-from tests.unit.steering.contexts import context, tokens
+from tests.unit.steering.contexts import context, safecode, step
 from tests.unit.steering.vocabularies import byte_level
 
-STRATEGY = SafeCoDe()
 VOCABULARY = byte_level()
-IDS = torch.arange(VOCABULARY.size)
 
 
 def steering(label="unsafe", **decoding):
-    return STRATEGY.prepare(context(VOCABULARY, label, **decoding))
+    return safecode(**decoding).prepare(context(VOCABULARY, label))
 
 
 def two_views(seed=0):
@@ -33,17 +30,17 @@ def token(text):
 
 def moved(strategy, so_far, logits):
     """Return the text of the tokens that modulation moved, and by how much."""
-    stages = strategy.stages(len(so_far), logits, IDS, tokens(*so_far))
+    stages = strategy.stages(step(logits, so_far))
     by = stages.modulated - stages.contrasted
     return {VOCABULARY.decode([i]): round(by[i].item(), 4) for i in by.nonzero().flatten().tolist()}
 
 
 @pytest.mark.parametrize("label", ["safe", "unsafe"])
-@pytest.mark.parametrize("mode", ["paper", "guarded"])
-def test_a_step_is_the_formula(mode, label):
-    strategy = steering(label, mode=mode, lambda_boost=2.0, lambda_supp=1.5, top_k=300)
+@pytest.mark.parametrize("recipe", ["paper", "guarded"])
+def test_a_step_is_the_formula(recipe, label):
+    strategy = steering(label, recipe=recipe, lambda_boost=2.0, lambda_supp=1.5, top_k=300)
     logits, so_far = two_views(), VOCABULARY.encode("I")
-    p = strategy.parameters
+    used = strategy.record
     shares = strategy.shares(so_far)
     amount = 2.0 if label == "unsafe" else -1.5
     push = [amount * shares.get(i, 0.0) for i in range(VOCABULARY.size)]
@@ -51,32 +48,32 @@ def test_a_step_is_the_formula(mode, label):
         logits[0].tolist(),
         logits[1].tolist(),
         push,
-        alpha=p.alpha,
-        normalise=p.normalise,
-        top_k=p.top_k,
-        plausibility=p.plausibility,
+        alpha=used.alpha,
+        normalise=used.normalise,
+        top_k=used.top_k,
+        plausibility=used.plausibility,
     )
-    got = strategy.adjust(1, logits, IDS, tokens(*so_far))
+    got = strategy.adjust(step(logits, so_far))
     torch.testing.assert_close(got, torch.tensor(expected), rtol=1e-4, atol=1e-4)
     assert any(push)
 
 
-def test_the_papers_mode_is_the_papers_equations():
-    strategy = steering(mode="paper")
+def test_the_papers_recipe_is_the_papers_equations():
+    strategy = steering(recipe="paper")
     assert isinstance(strategy, PaperSteering)
     logits = two_views()
     z_cd = logits[0] - 0.3 * logits[1]
     expected = z_cd.clone()
     for i in z_cd.topk(20).indices.tolist():
         expected[i] += 1.0 if i in strategy.refusals else 0.0
-    torch.testing.assert_close(strategy.adjust(0, logits, IDS, tokens()), expected)
+    torch.testing.assert_close(strategy.adjust(step(logits)), expected)
     assert strategy.max_tokens is None
 
 
 def test_the_flat_set_pushes_an_ordinary_i_and_the_trie_does_not():
     logits, so_far = two_views(), VOCABULARY.encode("You can see that")
-    flat = moved(steering(mode="paper", top_k=VOCABULARY.size), so_far, logits)
-    trie = moved(steering(mode="guarded", top_k=VOCABULARY.size), so_far, logits)
+    flat = moved(steering(recipe="paper", top_k=VOCABULARY.size), so_far, logits)
+    trie = moved(steering(recipe="guarded", top_k=VOCABULARY.size), so_far, logits)
     assert flat["I"] == 1.0
     assert trie == {}
 
@@ -88,7 +85,7 @@ def test_only_refusal_tokens_within_the_top_k_move():
     logits[:, token("Sorry")] = -20.0
     by = moved(strategy, [], logits)
     assert by.pop("I") == -0.5
-    top = strategy.stages(0, logits, IDS, tokens()).contrasted.topk(10).indices.tolist()
+    top = strategy.stages(step(logits)).contrasted.topk(10).indices.tolist()
     assert set(by) <= {VOCABULARY.decode([i]) for i in top}
     assert "Sorry" not in by
 
@@ -96,20 +93,20 @@ def test_only_refusal_tokens_within_the_top_k_move():
 def test_nothing_to_do_is_plain_generate_bit_for_bit():
     strategy = steering(alpha=0, lambda_boost=0, plausibility=0)
     logits = two_views()[:1]
-    got = strategy.adjust(0, logits, IDS, tokens())
-    assert strategy.views == 1
+    got = strategy.adjust(step(logits))
+    assert strategy.second is None
     assert got.numpy().tobytes() == logits[0].numpy().tobytes()
 
 
 def test_contrast_alone_and_modulation_alone():
     logits = two_views()
     contrast_only = steering(lambda_boost=0, plausibility=0)
-    stages = contrast_only.stages(0, logits, IDS, tokens())
+    stages = contrast_only.stages(step(logits))
     assert torch.equal(stages.contrasted, stages.steered)
     assert not torch.equal(stages.contrasted, logits[0])
     modulation_only = steering(alpha=0, plausibility=0)
-    stages = modulation_only.stages(0, logits[:1], IDS, tokens())
-    assert modulation_only.views == 1
+    stages = modulation_only.stages(step(logits[:1]))
+    assert modulation_only.second is None
     assert torch.equal(stages.contrasted, logits[0])
     assert not torch.equal(stages.contrasted, stages.steered)
 
@@ -117,30 +114,30 @@ def test_contrast_alone_and_modulation_alone():
 def test_the_scale_control_explains_the_papers_gain_where_views_agree():
     """(1 - a) z + lambda on R has the ranking of z + lambda / (1 - a) on R."""
     logits = two_views()[:1].repeat(2, 1)
-    paper = steering(mode="paper", top_k=VOCABULARY.size).adjust(0, logits, IDS, tokens())
-    control = steering(mode="paper", top_k=VOCABULARY.size, alpha=0, lambda_boost=1 / 0.7)
-    got = control.adjust(0, logits[:1], IDS, tokens())
+    paper = steering(recipe="paper", top_k=VOCABULARY.size).adjust(step(logits))
+    control = steering(recipe="paper", top_k=VOCABULARY.size, alpha=0, lambda_boost=1 / 0.7)
+    got = control.adjust(step(logits[:1]))
     torch.testing.assert_close(paper, 0.7 * got, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("mode", ["paper", "guarded"])
-def test_served_candidates_get_what_the_whole_vocabulary_gets(mode):
+@pytest.mark.parametrize("recipe", ["paper", "guarded"])
+def test_served_candidates_get_what_the_whole_vocabulary_gets(recipe):
     """A server gives some candidates, in its own order: they are steered the same."""
     logits, so_far = two_views(), VOCABULARY.encode("I")
-    strategy = steering(mode=mode, top_k=20)
-    whole = strategy.adjust(1, logits, IDS, tokens(*so_far))
+    strategy = steering(recipe=recipe, top_k=20)
+    whole = strategy.adjust(step(logits, so_far))
     candidates = torch.cat(
         [(logits[0] - 0.3 * logits[1]).topk(200).indices, logits[0].topk(200)[1]]
     )
     candidates = candidates.unique()[torch.randperm(candidates.unique().numel())]
-    some = strategy.adjust(1, logits[:, candidates], candidates, tokens(*so_far))
+    some = strategy.adjust(step(logits[:, candidates], so_far, ids=candidates))
     torch.testing.assert_close(some, whole[candidates])
 
 
 def test_a_step_changes_nothing_it_was_given():
     logits = two_views()
     before = logits.clone()
-    steering().adjust(0, logits, IDS, tokens())
+    steering().adjust(step(logits))
     assert torch.equal(logits, before)
 
 
@@ -162,7 +159,8 @@ def pushes(model, label, *, root_weight=0.5, strength=1.0):
     assert isinstance(strategy, GuardedSteering)
     return {
         text: {
-            word: strategy.push * strategy.shares(VOCABULARY.encode(text)).get(token(word), 0.0)
+            word: strategy.record.push
+            * strategy.shares(VOCABULARY.encode(text)).get(token(word), 0.0)
             for word in model[text]
         }
         for text in model
@@ -216,5 +214,5 @@ def test_boosting_works_where_every_refusal_begins_with_i(root_weight):
 def test_without_the_root_a_greedy_answer_would_never_get_to_refuse():
     logits = torch.full((1, VOCABULARY.size), -20.0)
     logits[0, token("The")], logits[0, token("I")] = math.log(0.6), math.log(0.4)
-    got = steering(alpha=0).adjust(0, logits, IDS, tokens())
+    got = steering(alpha=0).adjust(step(logits))
     assert got.argmax() == token("I")

@@ -1,4 +1,4 @@
-"""Each quirk of the released code: what it does when on, and mode ``paper`` when off."""
+"""Each quirk of the released code: what it does when on, and recipe ``paper`` when off."""
 
 from __future__ import annotations
 
@@ -18,25 +18,30 @@ from safecode_guard.steering.safecode.reference import (
     only,
 )
 from safecode_guard.steering.safecode.refusals import RefusalLexicon
-from safecode_guard.steering.safecode.strategy import SafeCoDe
 from tests.reference import steering as naive
-from tests.unit.steering.contexts import context, tokens
+from tests.unit.steering.contexts import context, safecode, step
 from tests.unit.steering.vocabularies import byte_level, sentence_piece
 
 VOCABULARY = byte_level()
-IDS = torch.arange(VOCABULARY.size)
 LEXICON = RefusalLexicon.load(["en"])
-STRATEGY = SafeCoDe(lexicon=LEXICON)
 NO_QUIRKS = ReferenceQuirks(
     **{f.name: False for f in fields(ReferenceQuirks) if f.default is True},
     later_temperature=None,
 )
 
 
-def strategy(label="unsafe", *, quirks=None, vocabulary=VOCABULARY, family="llava", **decoding):
-    given = context(vocabulary, label, mode="reference", family=family, **decoding)
-    made = STRATEGY if quirks is None else SafeCoDe(lexicon=LEXICON, quirks=quirks)
-    return made.prepare(given)
+def strategy(
+    label="unsafe",
+    *,
+    quirks=None,
+    vocabulary=VOCABULARY,
+    family="llava",
+    seed=7,
+    lexicon=LEXICON,
+    **decoding,
+):
+    made = safecode(recipe="reference", lexicon=lexicon, quirks=quirks, **decoding)
+    return made.prepare(context(vocabulary, label, family=family, seed=seed))
 
 
 def two_views(seed=0, scale=3.0):
@@ -51,13 +56,12 @@ def token(text):
 
 def test_without_quirks_it_is_the_paper():
     for label in ("safe", "unsafe"):
-        paper = SafeCoDe(lexicon=LEXICON).prepare(context(VOCABULARY, label, mode="paper"))
+        paper = safecode(recipe="paper", lexicon=LEXICON).prepare(context(VOCABULARY, label))
         bare = strategy(label, quirks=NO_QUIRKS)
-        for step, text in enumerate(["", "I", "I see"]):
-            so_far = tokens(*VOCABULARY.encode(text))
-            logits = two_views(step)
-            expected = paper.adjust(step, logits, IDS, so_far)
-            torch.testing.assert_close(bare.adjust(step, logits, IDS, so_far), expected)
+        for text in ("", "I", "I see"):
+            so_far = VOCABULARY.encode(text)
+            seen = step(two_views(len(so_far)), so_far)
+            torch.testing.assert_close(bare.adjust(seen), paper.adjust(seen))
         assert bare.max_tokens is None
 
 
@@ -70,9 +74,10 @@ def test_the_best_phrases_first_tokens_are_forced():
     p = naive.softmax(z_cd)
     spelled = {ph.text: VOCABULARY.encode(ph.text) for ph in LEXICON.phrases if ph.apologetic}
     best = max(spelled, key=lambda text: sum(p[i] for i in spelled[text]))
-    for step in range(forced.steps):
-        later = logits if step == 0 else two_views(step)
-        so_far.append(int(forced.adjust(step, later, IDS, tokens(*so_far)).argmax()))
+    while not forced.done(so_far):
+        later = two_views(len(so_far)) if so_far else logits
+        so_far.append(int(forced.adjust(step(later, so_far)).argmax()))
+    assert len(so_far) == forced.steps
     expected = spelled[best][: forced.steps]
     assert so_far[: len(expected)] == expected
 
@@ -80,9 +85,9 @@ def test_the_best_phrases_first_tokens_are_forced():
 def test_after_the_phrases_end_the_model_goes_on():
     forced = strategy(guided_steps=40)
     logits = two_views()
-    first = forced.adjust(0, logits, IDS, tokens())
+    first = forced.adjust(step(logits))
     assert first.isfinite().sum() == 1
-    assert torch.equal(forced.adjust(39, logits, IDS, tokens(*range(39))), logits[0])
+    assert torch.equal(forced.adjust(step(logits, range(39))), logits[0])
 
 
 def test_apologies_are_preferred():
@@ -91,16 +96,14 @@ def test_apologies_are_preferred():
     logits[0, VOCABULARY.encode("Nope never")] = 9.0
     for prefer, expected in ((True, "I'm sorry"), (False, "Nope never")):
         quirks = ReferenceQuirks(prefer_apologies=prefer)
-        given = context(VOCABULARY, mode="reference", alpha=0)
-        forced = SafeCoDe(lexicon=lexicon, quirks=quirks).prepare(given)
-        got = forced.adjust(0, logits, IDS, tokens()).argmax()
+        forced = strategy(lexicon=lexicon, quirks=quirks, alpha=0)
+        got = forced.adjust(step(logits)).argmax()
         assert got == VOCABULARY.encode(expected)[0]
 
 
 def test_without_any_apology_all_phrases_compete():
     lexicon = RefusalLexicon.load([], extra=["|Nope never"])
-    forced = SafeCoDe(lexicon=lexicon).prepare(context(VOCABULARY, mode="reference"))
-    got = forced.adjust(0, two_views(), IDS, tokens()).argmax()
+    got = strategy(lexicon=lexicon).adjust(step(two_views())).argmax()
     assert got == VOCABULARY.encode("Nope never")[0]
 
 
@@ -128,7 +131,7 @@ def test_phrases_are_written_without_lead_tokens():
     vocabulary = sentence_piece()
     forced = strategy(vocabulary=vocabulary)
     logits = torch.zeros(2, vocabulary.size)
-    first = int(forced.adjust(0, logits, torch.arange(vocabulary.size), tokens()).argmax())
+    first = int(forced.adjust(step(logits)).argmax())
     assert vocabulary.decode([first]).strip()
 
 
@@ -139,31 +142,33 @@ def test_probabilities_of_refusal_tokens_are_scaled_and_alpha_is_halved():
     loosened = strategy("safe", lambda_supp=1.2)
     logits = two_views()
     z_cd = naive.contrasted(logits[0].tolist(), logits[1].tolist(), 0.15, "none")
-    refusals = set(SafeCoDe(lexicon=LEXICON).trie(VOCABULARY).tokens())
+    refusals = set(safecode(lexicon=LEXICON).trie(VOCABULARY).tokens())
     expected = naive.scaled_probabilities(z_cd, refusals, 1.2)
-    got = loosened.stages(0, logits, IDS, tokens()).steered.softmax(-1)
+    got = loosened.stages(step(logits)).steered.softmax(-1)
     torch.testing.assert_close(got, torch.tensor(expected), rtol=1e-4, atol=1e-7)
 
 
 def test_a_factor_of_zero_rules_refusals_out():
     loosened = strategy("safe", lambda_supp=2.0)
-    got = loosened.stages(0, two_views(), IDS, tokens()).steered.softmax(-1)
+    got = loosened.stages(step(two_views())).steered.softmax(-1)
     assert got[token("I")] == 0
     assert not got.isnan().any()
 
 
-def test_a_negative_probability_is_refused():
+def test_a_negative_probability_is_refused_before_any_turn():
     with pytest.raises(PolicyError, match=r"lambda_supp = 2\.5"):
-        strategy("safe", lambda_supp=2.5)
+        safecode(recipe="reference", lambda_supp=2.5)
+    safecode(recipe="reference", lambda_supp=2.5, quirks=NO_QUIRKS)
+    safecode(recipe="paper", lambda_supp=2.5)
 
 
 def test_the_first_token_is_the_best_that_is_no_quote_mark():
     logits = two_views()
     logits[:, token('"')] = 90.0
     logits[:, token("The")] = 80.0
-    assert strategy("safe").adjust(0, logits, IDS, tokens()).argmax() == token("The")
+    assert strategy("safe").adjust(step(logits)).argmax() == token("The")
     quoting = strategy("safe", quirks=ReferenceQuirks(skip_leading_quote=False))
-    assert quoting.adjust(0, logits, IDS, tokens()).argmax() == token('"')
+    assert quoting.adjust(step(logits)).argmax() == token('"')
 
 
 def test_later_tokens_are_drawn_at_their_own_temperature():
@@ -171,7 +176,7 @@ def test_later_tokens_are_drawn_at_their_own_temperature():
     a, b = token("The"), token(" see")
     logits[0, a], logits[0, b] = 0.0, 1.0
     drawn = [
-        int(strategy("safe", alpha=0, seed=s).adjust(1, logits, IDS, tokens(a)).argmax())
+        int(strategy("safe", alpha=0, seed=s).adjust(step(logits, [a])).argmax())
         for s in range(400)
     ]
     expected = naive.softmax([0.0, 1.0 / 0.8])[1]
@@ -180,19 +185,19 @@ def test_later_tokens_are_drawn_at_their_own_temperature():
 
 
 def test_draws_depend_on_the_seed_and_the_step_alone():
-    logits, so_far = two_views(scale=0.1), tokens(*VOCABULARY.encode("A"))
+    seen = step(two_views(scale=0.1), VOCABULARY.encode("A"))
     one, again, other = (strategy("safe", seed=s) for s in (1, 1, 2))
-    first = one.adjust(1, logits, IDS, so_far)
-    assert torch.equal(again.adjust(1, logits, IDS, so_far), first)
-    assert torch.equal(one.adjust(1, logits, IDS, so_far), first)
-    assert not torch.equal(other.adjust(1, logits, IDS, so_far), first)
+    first = one.adjust(seen)
+    assert torch.equal(again.adjust(seen), first)
+    assert torch.equal(one.adjust(seen), first)
+    assert not torch.equal(other.adjust(seen), first)
 
 
 def test_without_its_own_draw_the_caller_samples():
     quirks = ReferenceQuirks(later_temperature=None, greedy_first_token=False)
     loosened = strategy("safe", quirks=quirks)
-    for step in (0, 1):
-        assert loosened.adjust(step, two_views(), IDS, tokens(*[5] * step)).isfinite().all()
+    for so_far in ([], [5]):
+        assert loosened.adjust(step(two_views(), so_far)).isfinite().all()
 
 
 @pytest.mark.parametrize(
@@ -213,11 +218,24 @@ def test_when_guidance_ends(text, over):
 
 
 def test_guidance_ends_early():
-    logits, so_far = two_views(), VOCABULARY.encode("You can see")
-    got = strategy("safe").adjust(len(so_far), logits, IDS, tokens(*so_far))
-    assert torch.equal(got, logits[0])
+    so_far = VOCABULARY.encode("You can see")
+    assert len(so_far) < 5
+    assert [strategy("safe").done(so_far[:n]) for n in range(3)] == [False, False, True]
     stubborn = strategy("safe", quirks=ReferenceQuirks(end_early=False))
-    assert stubborn.adjust(2, logits, IDS, tokens(*so_far)).isfinite().sum() == 1
+    assert not stubborn.done(so_far)
+    assert stubborn.done([5] * 5)
+
+
+def test_guidance_that_has_ended_does_not_begin_again():
+    """A byte that completes no character turns the bytes before it into marks as well."""
+    vocabulary = sentence_piece()
+    table = vocabulary._tokenizer.get_vocab()
+    so_far = [table[f"<0x{byte:02X}>"] for byte in (*b"It i", 0xC3)]
+    texts = [vocabulary.decode(so_far[:n]) for n in (4, 5)]
+    assert [ends_guidance(text) for text in texts] == [True, False]
+    loosened = strategy("safe", vocabulary=vocabulary, guided_steps=9)
+    assert loosened.done(so_far[:4])
+    assert loosened.done(so_far)
 
 
 def test_candidates_missing_a_forced_token_are_refused():

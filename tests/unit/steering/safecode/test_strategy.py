@@ -1,22 +1,30 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
 from safecode_guard.errors import PolicyError
-from safecode_guard.steering.safecode.guided import GuardedSteering, PaperSteering
-from safecode_guard.steering.safecode.reference import ForcedRefusal, LoosenedAnswer
+from safecode_guard.models.protocol import Needs
+from safecode_guard.steering.safecode.guided import GuardedSteering, GuidedSteps, PaperSteering
+from safecode_guard.steering.safecode.reference import (
+    ForcedRefusal,
+    LoosenedAnswer,
+    ReferenceQuirks,
+)
 from safecode_guard.steering.safecode.refusals import RefusalLexicon
-from safecode_guard.steering.safecode.strategy import SafeCoDe, push_of
-from tests.unit.steering.contexts import context
+from safecode_guard.steering.safecode.strategy import push_of
+from safecode_guard.steering.safecode.views import second_views
+from tests.unit.steering.contexts import PICTURE, WORDS, context, safecode, step
 from tests.unit.steering.vocabularies import byte_level, sentence_piece
 
 VOCABULARY = byte_level()
-STRATEGY = SafeCoDe()
+RECIPES = ("paper", "guarded", "reference")
 
 
 @pytest.mark.parametrize(
-    ("mode", "label", "kind"),
+    ("recipe", "label", "kind"),
     [
         ("paper", "safe", PaperSteering),
         ("paper", "unsafe", PaperSteering),
@@ -26,21 +34,64 @@ STRATEGY = SafeCoDe()
         ("reference", "unsafe", ForcedRefusal),
     ],
 )
-def test_each_mode_has_its_steering(mode, label, kind):
-    strategy = STRATEGY.prepare(context(VOCABULARY, label, mode=mode))
-    assert isinstance(strategy, kind)
-    assert (strategy.steps, strategy.views) == (5, 2)
+def test_each_recipe_has_its_steering(recipe, label, kind):
+    made = safecode(recipe=recipe).prepare(context(VOCABULARY, label))
+    assert isinstance(made, kind)
+    assert made.steps == 5
 
 
-@pytest.mark.parametrize("mode", ["paper", "guarded", "reference"])
-def test_no_guided_step_is_no_steering(mode):
-    assert STRATEGY.prepare(context(VOCABULARY, guided_steps=0, mode=mode)) is None
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_no_guided_step_is_no_steering(recipe):
+    strategy = safecode(guided_steps=0, recipe=recipe)
+    assert strategy.prepare(context(VOCABULARY)) is None
+    assert strategy.record(context(VOCABULARY)) == {}
 
 
-@pytest.mark.parametrize("mode", ["paper", "guarded"])
-def test_the_callers_token_budget_is_left_alone(mode):
+def test_two_views_are_needed_unless_alpha_is_zero():
+    assert safecode().needs == Needs(views=2)
+    assert safecode(alpha=0).needs == Needs(views=1)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("label", ["safe", "unsafe"])
+def test_the_second_view_is_made_for_turns_with_pictures(recipe, label):
+    strategy = safecode(recipe=recipe)
+    given = context(VOCABULARY, label, seed=11)
+    expected = second_views(
+        PICTURE,
+        parameters=strategy.parameters,
+        seed=11,
+        working_size=given.working_size,
+        keeps_image_size=False,
+    )
+    second = strategy.prepare(given).second
+    assert [p.tobytes() for p in second.pixels] == [p.tobytes() for p in expected.pixels]
+    assert second.messages == PICTURE.messages
+    assert strategy.prepare(context(VOCABULARY, label, turn=WORDS)).second is None
+    assert safecode(recipe=recipe, alpha=0).prepare(given).second is None
+
+
+@pytest.mark.parametrize("recipe", ["paper", "guarded"])
+def test_words_alone_are_not_contrasted(recipe):
+    both = torch.randn((2, VOCABULARY.size), generator=torch.Generator().manual_seed(2))
+    words = safecode(recipe=recipe).prepare(context(VOCABULARY, turn=WORDS))
+    alone = safecode(recipe=recipe, alpha=0).prepare(context(VOCABULARY))
+    assert torch.equal(words.adjust(step(both)), alone.adjust(step(both[:1])))
+
+
+def test_without_a_push_no_phrase_has_to_be_written():
+    lexicon = RefusalLexicon.load([], extra=["\N{SNOWMAN}"])
+    undecided = context(VOCABULARY, "undecided", certainty=0.0)
+    made = safecode(lexicon=lexicon).prepare(undecided)
+    assert type(made) is GuidedSteps
+    assert made.record.alpha == 0.3
+
+
+@pytest.mark.parametrize("recipe", ["paper", "guarded"])
+def test_the_callers_token_budget_is_left_alone(recipe):
     for label in ("safe", "unsafe"):
-        assert STRATEGY.prepare(context(VOCABULARY, label, mode=mode)).max_tokens is None
+        made = safecode(recipe=recipe).prepare(context(VOCABULARY, label))
+        assert made.max_tokens is None
 
 
 @pytest.mark.parametrize(
@@ -59,41 +110,38 @@ def test_the_callers_token_budget_is_left_alone(mode):
     ],
 )
 def test_the_push(label, certainty, power, expected):
-    given = context(
-        VOCABULARY,
-        label,
-        certainty=certainty,
-        certainty_power=power,
-        lambda_boost=2.0,
-        lambda_supp=3.0,
-    )
-    assert push_of(given) == pytest.approx(expected)
+    strategy = safecode(certainty_power=power, lambda_boost=2.0, lambda_supp=3.0)
+    given = context(VOCABULARY, label, certainty=certainty)
+    assert push_of(given, strategy.parameters) == pytest.approx(expected)
+    assert strategy.record(given).get("push", 0) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("mode", ["paper", "guarded", "reference"])
+@pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("label", ["unsafe", "undecided", None])
-def test_refusals_are_never_suppressed_without_a_verdict_of_safe(mode, label):
+def test_refusals_are_never_suppressed_without_a_verdict_of_safe(recipe, label):
     """The released code suppressed them for any text but "unsafe", an error message too."""
-    given = context(VOCABULARY, label, mode=mode)
+    given = context(VOCABULARY, label)
     object.__setattr__(given, "direction", "suppress")
     with pytest.raises(PolicyError, match="'safe' only"):
-        STRATEGY.prepare(given)
+        safecode(recipe=recipe).prepare(given)
+    with pytest.raises(PolicyError, match="'safe' only"):
+        safecode(recipe=recipe).record(given)
 
 
-@pytest.mark.parametrize("mode", ["paper", "guarded"])
+@pytest.mark.parametrize("recipe", ["paper", "guarded"])
 @pytest.mark.parametrize("label", ["unsafe", "undecided", None])
-def test_everything_but_safe_boosts(mode, label):
-    strategy = STRATEGY.prepare(context(VOCABULARY, label, mode=mode, certainty=0.4))
-    assert strategy.push > 0
+def test_everything_but_safe_boosts(recipe, label):
+    made = safecode(recipe=recipe).prepare(context(VOCABULARY, label, certainty=0.4))
+    assert made.record.push > 0
 
 
-def test_a_contradictory_contrast_is_refused_before_anything_is_computed():
+def test_a_contradictory_contrast_is_refused_before_any_turn():
     with pytest.raises(PolicyError, match="alpha = 1 "):
-        STRATEGY.prepare(context(VOCABULARY, alpha=1.0, normalise="rescale"))
+        safecode(alpha=1.0, normalise="rescale")
 
 
 def test_a_trie_is_built_once_per_vocabulary():
-    strategy = SafeCoDe()
+    strategy = safecode()
     first = strategy.trie(VOCABULARY)
     assert strategy.trie(VOCABULARY) is first
     assert strategy.trie(sentence_piece()) is not first
@@ -102,20 +150,18 @@ def test_a_trie_is_built_once_per_vocabulary():
 def test_turns_do_not_disturb_each_other():
     """The released code kept its state in globals; here interleaved turns are as if alone."""
     logits = torch.randn((2, VOCABULARY.size), generator=torch.Generator().manual_seed(1)) * 4
-    ids = torch.arange(VOCABULARY.size)
 
     def answer(strategies, turns):
         texts = {i: [] for i in range(len(strategies))}
         for i in turns:
-            so_far = torch.tensor(texts[i], dtype=torch.long)
-            step = len(texts[i])
-            texts[i].append(int(strategies[i].adjust(step, logits, ids, so_far).argmax()))
+            if not strategies[i].done(texts[i]):
+                texts[i].append(int(strategies[i].adjust(step(logits, texts[i])).argmax()))
         return texts
 
     def prepared():
         return [
-            STRATEGY.prepare(context(VOCABULARY, label, mode=mode, seed=i))
-            for i, (label, mode) in enumerate(
+            safecode(recipe=recipe).prepare(context(VOCABULARY, label, seed=i))
+            for i, (label, recipe) in enumerate(
                 [("unsafe", "guarded"), ("safe", "reference"), ("unsafe", "reference")]
             )
         ]
@@ -126,5 +172,99 @@ def test_turns_do_not_disturb_each_other():
 
 def test_own_phrases_are_pushed():
     lexicon = RefusalLexicon.load(["en"], extra=["Nay, |never"])
-    trie = SafeCoDe(lexicon=lexicon).trie(VOCABULARY)
+    trie = safecode(lexicon=lexicon).trie(VOCABULARY)
     assert VOCABULARY.encode("Nay, never")[0] in trie.shares([])
+
+
+# -- the record ---------------------------------------------------------------------------------
+
+CONTRAST = {
+    "alpha": 0.3,
+    "normalise": "rescale",
+    "reference_view": "noise",
+    "sigma": 0.1,
+    "noise_order": "after_resize",
+    "seed": 7,
+}
+EVERY_LANGUAGE = {
+    "languages": ["en", "de", "fr", "es", "zh"],
+    "digest": RefusalLexicon.load().digest,
+}
+
+
+def record(label="unsafe", *, certainty=1.0, turn=PICTURE, quirks=None, **decoding):
+    """Return the record of a turn, after it has been written as JSON."""
+    given = context(VOCABULARY, label, certainty=certainty, turn=turn, family="qwen2_5_vl")
+    text = json.dumps(safecode(quirks=quirks, **decoding).record(given), allow_nan=False)
+    return json.loads(text)
+
+
+def test_the_record_of_a_boost():
+    assert record(certainty=0.5) == CONTRAST | {
+        "recipe": "guarded",
+        "direction": "boost",
+        "steps": 5,
+        "push": 0.5,
+        "top_k": 20,
+        "plausibility": 0.1,
+        "lexicon": EVERY_LANGUAGE,
+    }
+
+
+def test_the_record_of_a_suppression():
+    assert record("safe", recipe="paper") == CONTRAST | {
+        "recipe": "paper",
+        "direction": "suppress",
+        "steps": 5,
+        "normalise": "none",
+        "noise_order": "before_resize",
+        "push": -1.0,
+        "top_k": 20,
+        "lexicon": EVERY_LANGUAGE,
+    }
+    assert record("safe")["root_weight"] == 0.5
+    assert "root_weight" not in record("unsafe")
+
+
+@pytest.mark.parametrize(
+    ("used", "without"),
+    [
+        (record(alpha=0), CONTRAST),
+        (record(turn=WORDS), CONTRAST),
+        (record(reference_view="grey"), {"sigma", "noise_order", "seed"}),
+        (record("undecided", certainty=0.0), {"push", "top_k", "root_weight", "lexicon"}),
+        (record(lambda_boost=0), {"push", "top_k", "root_weight", "lexicon"}),
+        (record(plausibility=0), {"plausibility"}),
+        (record(), {"lambda_boost", "lambda_supp", "certainty_power", "quirks", "max_tokens"}),
+        (record(recipe="reference"), {"push", "top_k", "root_weight", "plausibility"}),
+    ],
+)
+def test_nothing_is_written_that_was_not_used(used, without):
+    assert set(without).isdisjoint(used)
+
+
+def test_what_a_quirk_does_to_a_number_is_in_the_number():
+    forced = record(recipe="reference")
+    assert forced["quirks"] == ["force_phrase", "prefer_apologies"]
+    assert (forced["alpha"], forced["max_tokens"]) == (0.3, 30)
+    loosened = record("safe", recipe="reference", alpha=0.4)
+    assert loosened["quirks"] == [
+        "every_phrase_token",
+        "greedy_first_token",
+        "skip_leading_quote",
+        "end_early",
+    ]
+    assert (loosened["alpha"], loosened["max_tokens"]) == (0.2, 256)
+    assert loosened["push"] == pytest.approx(-0.6931, abs=1e-4)
+    assert loosened["later_temperature"] == 0.8
+    assert "top_k" not in loosened
+    drawn = record("safe", recipe="reference", alpha=0)
+    assert drawn["seed"] == 7
+    left = ReferenceQuirks(later_temperature=None)
+    assert "seed" not in record("safe", recipe="reference", alpha=0, quirks=left)
+
+
+def test_own_phrases_stand_beside_their_languages():
+    lexicon = RefusalLexicon.load(["de"], extra=["Nay, |never"])
+    used = safecode(lexicon=lexicon).record(context(VOCABULARY))["lexicon"]
+    assert used == {"languages": ["de"], "phrases": ["Nay, |never"], "digest": lexicon.digest}

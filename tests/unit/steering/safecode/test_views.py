@@ -110,9 +110,9 @@ def test_orders_and_sizes():
     a_turn = turn(flat((640, 480)))
     assert views_of(a_turn)[0].size == WORKING
     assert views_of(a_turn, keeps=True)[0].size == (640, 480)
-    assert views_of(a_turn, mode="paper")[0].size == (640, 480)
+    assert views_of(a_turn, recipe="paper")[0].size == (640, 480)
     assert deviation(views_of(a_turn, keeps=True)[0], WORKING) > 0.095
-    assert deviation(views_of(a_turn, mode="paper")[0], WORKING) < 0.05
+    assert deviation(views_of(a_turn, recipe="paper")[0], WORKING) < 0.05
 
 
 def test_the_grey_view_replaces_the_noise():
