@@ -373,8 +373,11 @@ class Policy(PolicyFields):
             **objects: Ids of objects outside the policy that change its effect (own judge,
                 own strategy).
         """
+        # What a stage leaves open follows `actions`, and of its tools' patterns the first counts.
+        tools = [list(part.tools) for part in (self.stages.tool_call, self.stages.tool_result)]
+        open_left = self.stages.model_dump(mode="json", exclude_unset=True)
         canonical = json.dumps(
-            {"policy": self.model_dump(mode="json"), "objects": objects},
+            [self.model_dump(mode="json"), open_left, tools, objects],
             sort_keys=True,
             separators=(",", ":"),
         )
