@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
@@ -13,7 +14,7 @@ from langchain_core.runnables.config import get_callback_manager_for_config
 from langchain_core.utils.uuid import uuid7
 
 from safecode_guard.pipeline.requests import Run
-from safecode_guard.runnables.events import current_run, emit_verdict
+from safecode_guard.runnables.events import current_run, emit_verdict, run_by
 
 T = TypeVar("T")
 
@@ -35,6 +36,19 @@ def in_this_context(function: Any) -> Any:
     """
     context = contextvars.copy_context()
     return lambda *args: context.copy().run(function, *args)
+
+
+@contextmanager
+def in_run_of(manager: CallbackManagerForLLMRun | None) -> Iterator[None]:
+    """Remember a run manager's run for what is called meanwhile."""
+    if manager is None:
+        yield
+        return
+    token = current_run.set(run_by(manager))
+    try:
+        yield
+    finally:
+        current_run.reset(token)
 
 
 def remembered(config: RunnableConfig | None) -> tuple[RunnableConfig, Any]:

@@ -31,7 +31,7 @@ from safecode_guard.pipeline.requests import TurnEvent, TurnRequest, TurnResult
 from safecode_guard.runnables import batching
 from safecode_guard.runnables.arguments import STANDARD, require_known
 from safecode_guard.runnables.messages import AnswerShape, AnswerStream, chat_result
-from safecode_guard.runnables.runs import ain_run, in_run, remembered
+from safecode_guard.runnables.runs import ain_run, in_run, in_run_of, remembered
 from safecode_guard.turns.inlining import with_bytes
 
 WORKERS = 8
@@ -113,6 +113,28 @@ class ServedChatModel(BaseChatModel):
         """Answer conversations on the event loop; see `BaseChatModel.agenerate`."""
         inlined = [await asyncio.to_thread(with_bytes, each) for each in messages]
         return await super().agenerate(inlined, *args, **kwargs)
+
+    # -- runs: core hands `_stream` no run manager, not even where it stands in for `_generate` --
+
+    def _generate_with_cache(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        with in_run_of(run_manager):
+            return super()._generate_with_cache(messages, stop, run_manager, **kwargs)
+
+    async def _agenerate_with_cache(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        with in_run_of(run_manager.get_sync() if run_manager else None):
+            return await super()._agenerate_with_cache(messages, stop, run_manager, **kwargs)
 
     # -- one answer ---------------------------------------------------------------------------
 
