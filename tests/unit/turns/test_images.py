@@ -25,9 +25,10 @@ from safecode_guard.errors import (
     UnsupportedMedia,
 )
 from safecode_guard.policy import ImagePolicy
-from safecode_guard.turns import images
+from safecode_guard.turns import decoding, sources
 from safecode_guard.turns.blocks import Encoded, Link, Media
-from safecode_guard.turns.images import decode, load, to_rgb
+from safecode_guard.turns.decoding import to_rgb
+from safecode_guard.turns.images import decode, load
 
 POLICY = ImagePolicy()
 
@@ -114,7 +115,7 @@ def test_bytes_are_counted_before_the_file_is_opened(monkeypatch: pytest.MonkeyP
 
 
 def test_huge_base64_is_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images.base64, "b64decode", None)
+    monkeypatch.setattr(sources.base64, "b64decode", None)
     for source in (Encoded("A" * 6_000), Link("data:image/png;base64," + "A" * 6_000)):
         with pytest.raises(ImageTooLarge):
             load(Media(source), ImagePolicy(max_bytes=1_000))
@@ -382,7 +383,7 @@ def test_a_file_of_pages_is_refused() -> None:
         decode(data, POLICY)
 
 
-@pytest.mark.parametrize(("side", "count"), [(7000, 500), (1, images.MOST_FRAMES + 1)])
+@pytest.mark.parametrize(("side", "count"), [(7000, 500), (1, decoding.MOST_FRAMES + 1)])
 def test_too_many_frames_are_refused_before_decoding(
     side: int, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
