@@ -77,6 +77,7 @@ _UPRIGHT: Final = {
 _SAME_EVERYWHERE: Final = frozenset({"1", "L", "P", "RGB"})
 """Modes of which every reader makes the same RGB, transparency aside."""
 
+_ANIMATION_MARKS: Final = {"PNG": b"acTL", "WEBP": b"ANIM"}
 _JPEG: Final = ("JPEG", "MPO")
 _START_OF_SCAN: Final = b"\xff\xda"  # no such bytes occur in a scan's own data
 _SMALLEST_SLICE: Final = 256
@@ -291,7 +292,8 @@ def _is_plain(file: ImageFile.ImageFile, data: bytes) -> bool:
     """Return whether all readers of a file show the same picture, and the judge that one too."""
     if file.format == "MPO" or getattr(file, "is_animated", False):
         return False
-    if file.format in ("PNG", "WEBP", "GIF") and ("loop" in file.info or b"acTL" in data):
+    mark = _ANIMATION_MARKS.get(file.format or "")
+    if mark is not None and mark in data:
         return False  # an animation of one frame, which may differ from the still beside it
     if file.mode not in _SAME_EVERYWHERE or file.has_transparency_data:
         return False
