@@ -37,7 +37,7 @@ from safecode_guard.errors import (
     UnsupportedMedia,
 )
 from safecode_guard.policy import ImagePolicy
-from safecode_guard.turns.reading import read_and_inline, read_turn
+from safecode_guard.turns.reading import read_turn
 from safecode_guard.turns.turn import ImagePart, TextPart, ToolCall, Turn
 
 
@@ -248,50 +248,6 @@ def test_every_medium_is_an_image_or_listed(kinds: list[str], most: int) -> None
     assert len(turn.images) == tried.count("image")
     assert len(turn.images) + len(turn.skipped) == sum(kind != "text" for kind in kinds)
     assert turn.messages[0].text == "words" * kinds.count("text")
-
-
-def test_fetched_bytes_take_the_place_of_their_url() -> None:
-    policy = ImagePolicy(allow_urls=True, url_hosts=("pictures.example",))
-    good, bad = "https://pictures.example/a.png", "https://pictures.example/b.png"
-    data = base64.b64decode(block()["base64"])
-    asked: list[str] = []
-
-    def fetch(url: str, given: ImagePolicy) -> bytes:
-        asked.append(url)
-        if url == bad:
-            raise FetchFailed("gone")
-        return data
-
-    result = {
-        "type": "tool_result",
-        "tool_use_id": "1",
-        "content": [TEXT, {"type": "image", "source": {"type": "url", "url": good}}],
-    }
-    messages = [
-        HumanMessage([TEXT, {"type": "image_url", "image_url": {"url": good}}, block("red")]),
-        ToolMessage([result, {"type": "image", "url": bad}], tool_call_id="1"),
-        AIMessage("words", id="a"),
-    ]
-    before = [message.model_dump() for message in messages]
-    turn, inlined = read_and_inline(messages, policy, fetch=fetch)
-    assert asked == [good, bad]
-    assert [message.model_dump() for message in messages] == before
-    assert inlined[0].content == [TEXT, block(), block("red")]
-    assert inlined[1].content == [
-        {**result, "content": [TEXT, block()]},
-        {"type": "image", "url": bad},
-    ]
-    assert inlined[2] == messages[2]
-    assert [media.reason.partition(":")[0] for media in turn.skipped] == ["FetchFailed"]
-    again = read_turn(inlined, policy, fetch=fetch)
-    assert again.key() == turn.key()
-
-
-def test_messages_without_urls_stay_the_objects_they_are() -> None:
-    messages: list[BaseMessage] = [HumanMessage([TEXT, block()]), AIMessage("words")]
-    turn, inlined = read_and_inline(messages)
-    assert all(one is two for one, two in zip(messages, inlined, strict=True))
-    assert turn.key() == read_turn(messages).key()
 
 
 @given(st.lists(st.text(max_size=8), min_size=1, max_size=4))
