@@ -146,8 +146,8 @@ class Verdict(_Record):
     label: Label | None
     """safe, unsafe or undecided; None if the judge failed or could not be asked."""
     action: Action
-    p_unsafe: float | None = None
-    label_mass: float | None = None
+    p_unsafe: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
+    label_mass: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     categories: tuple[Category, ...] = ()
     caption: str | None = None
     rationale: str | None = None

@@ -149,10 +149,10 @@ class GuardedTurns:
         try:
             if steered and finding.judgement is not None:
                 decoding = self._steering.prepare(case)
-        except Exception as error:  # a strategy is foreign code; without it nothing is answered
+            case.verdict = self.examiner.conclude(case.subject, finding, decoding=decoding)
+        except Exception as error:  # strategies and sinks are foreign code: nothing is answered
             case.finding = replace(finding, decision=Decision(None, "block", degraded=True))
             return case, error
-        case.verdict = self.examiner.conclude(case.subject, finding, decoding=decoding)
         return case, case.verdict
 
     # -- answering ----------------------------------------------------------------------------
