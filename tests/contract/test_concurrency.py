@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import threading
 import time
 from typing import Any
@@ -50,7 +51,7 @@ async def test_64_streams_at_once_on_the_default_executor_are_all_served(judge: 
     watcher.cancel()
     assert [text for text, _ in answers] == [f"Answer to question {i}" for i in range(64)]
     assert len({verdict.id for _, verdict in answers}) == 64
-    gaps = [b - a for a, b in zip(ticks, ticks[1:], strict=False)]
+    gaps = [b - a for a, b in itertools.pairwise(ticks)]
     assert ticks
     assert max(gaps, default=0) < 5
 

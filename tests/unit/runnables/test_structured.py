@@ -189,6 +189,9 @@ def test_a_blocked_free_tool_turn_answers_with_text_and_no_call():
 def test_output_reads_openai_forms():
     schema = {"type": "object"}
     forms = [{"schema": schema}, {"type": "json_schema", "json_schema": {"schema": schema}}]
-    assert [OutputForm.from_options({"response_format": f}).schema for f in forms] == [schema, schema]
+    assert [OutputForm.from_options({"response_format": f}).schema for f in forms] == [
+        schema,
+        schema,
+    ]
     assert OutputForm.from_options({"response_format": {"type": "text"}}).schema is None
     assert OutputForm.from_options({"response_format": {"type": "json_object"}}).schema == schema
