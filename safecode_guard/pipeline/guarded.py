@@ -147,6 +147,9 @@ class GuardedTurns:
         decoding = None
         steered = finding.decision.action == "guide" and not case.refuse
         try:
+            if self.engine.abilities.takes_files:
+                for image in case.request.turn.images:
+                    image.file  # noqa: B018  what is handed on is made before it is recorded
             if steered and finding.judgement is not None:
                 decoding = self._steering.prepare(case)
             case.verdict = self.examiner.conclude(case.subject, finding, decoding=decoding)

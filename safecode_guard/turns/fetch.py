@@ -323,9 +323,7 @@ def _resolve(host: str, resolve: Resolve, deadline: float) -> Sequence[str]:
     return answer
 
 
-def _answer(
-    host: str, resolve: Resolve, answers: SimpleQueue[Sequence[str] | Exception]
-) -> None:
+def _answer(host: str, resolve: Resolve, answers: SimpleQueue[Sequence[str] | Exception]) -> None:
     try:
         answers.put(resolve(host))
     except Exception as error:  # handed over to the thread that asked

@@ -116,9 +116,7 @@ class PictureStore:
                 self._link((source, limits), key, _length(source))
             self._shrink()
 
-    def pieces(
-        self, text: str, split: Callable[[str], tuple[Found, ...]]
-    ) -> tuple[Found, ...]:
+    def pieces(self, text: str, split: Callable[[str], tuple[Found, ...]]) -> tuple[Found, ...]:
         """Return what a text splits into, remembered if there are pictures in it."""
         key = ("text", text)
         with self._lock:
