@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -82,10 +81,12 @@ class SafeCoDeCheck(Runnable[LanguageModelInput, Verdict]):
         answer: str | None = None,
     ) -> Verdict:
         """Judge a conversation without blocking the event loop; see `check`."""
-        examination, started = Examination(messages, stage, tool_call, answer), time.monotonic()
-        host = EventLoop(self._workers)
-        read = partial(examination.subject, self.policy, self._pictures, started=started)
-        return await self.examiner.examine(await host.call(read), host)
+        examination, host = (
+            Examination(messages, stage, tool_call, answer),
+            EventLoop(self._workers),
+        )
+        subject = await host.call(partial(examination.subject, self.policy, self._pictures))
+        return await self.examiner.examine(subject, host)
 
     def invoke(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
