@@ -168,7 +168,8 @@ def test_the_gravest_decision_is_the_most_severe_action_then_the_worst_finding()
         Decision("unsafe", "review"),
         Decision("safe", "block"),
     ]
-    assert sorted(reversed(rising), key=lambda decision: decision.gravity) == rising
+    mixed = rising[::-1]
+    assert sorted(mixed, key=lambda decision: decision.gravity) == rising
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ def test_nothing_is_judged_and_nothing_is_steered():
     vlm = ScriptedVLM({HELP: 0.1, REFUSAL: 0.0}, p_unsafe=1.0)
     (result,) = unguarded(vlm, Admission()).run([request()])
     assert (result.text, result.verdicts) == (HELP, ())
-    assert [(kind, rows) for kind, rows, _ in vlm.calls][0] == ("prefill", 1)
+    assert vlm.calls[0][:2] == ("prefill", 1)
     assert {rows for _, rows, _ in vlm.calls} == {1}
 
 
