@@ -85,8 +85,8 @@ def constraints(vocabulary: Vocabulary, output: OutputForm) -> tuple[Maker | Non
 
 
 def is_forced(options: Mapping[str, Any]) -> bool:
-    """Return whether a call's options, in any provider's form, force the form of its answer."""
-    if options.get("ls_structured_output_format") or options.get("response_format"):
+    """Return whether a call's options, in the form of most providers, force its answer's form."""
+    if options.get("response_format"):
         return True
     choice = options.get("tool_choice")
     kind = choice.get("type") if isinstance(choice, Mapping) else choice

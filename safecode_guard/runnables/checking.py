@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -67,9 +66,7 @@ class Checking:
         answer: str | None = None,
     ) -> Verdict:
         """Judge a conversation without blocking the event loop; see `check`."""
-        examination, started = Examination(messages, stage, tool_call, answer), time.monotonic()
-        host = self._host()
-        read = partial(examination.subject, self.policy, self._pictures, started=started)
-        subject = await host.call(read)
+        examination, host = Examination(messages, stage, tool_call, answer), self._host()
+        subject = await host.call(partial(examination.subject, self.policy, self._pictures))
         examiner = await host.call(lambda: self.examiner)  # the first use may load weights
         return await examiner.examine(subject, host)

@@ -143,17 +143,14 @@ class AnswerStream:
 def whole_chunk(message: AIMessage) -> AIMessageChunk:
     """Return a whole message as the one chunk of its stream."""
     fields = message.model_dump(exclude={"type", "tool_calls", "invalid_tool_calls"})
-    calls = [
-        ToolCallChunk(
-            name=call["name"],
-            args=json.dumps(call["args"]),
-            id=call["id"],
-            index=i,
-            type="tool_call_chunk",
-        )
-        for i, call in enumerate(message.tool_calls)
+    read = [(call["name"], json.dumps(call["args"]), call["id"]) for call in message.tool_calls]
+    unread = [
+        (call["name"], _unread(call["args"] or ""), call["id"])
+        for call in message.invalid_tool_calls
     ]
-    return AIMessageChunk(**fields, tool_call_chunks=calls, chunk_position="last")
+    return AIMessageChunk(
+        **fields, tool_call_chunks=_call_chunks([*read, *unread]), chunk_position="last"
+    )
 
 
 def verdict_chunk(verdicts: Sequence[Verdict]) -> AIMessageChunk:
@@ -164,28 +161,32 @@ def verdict_chunk(verdicts: Sequence[Verdict]) -> AIMessageChunk:
 def final_chunk(result: TurnResult, shape: AnswerShape) -> AIMessageChunk:
     """Return the closing chunk: tool calls, usage, finish reason."""
     answer = shape.parse(result)
-    calls = [
-        ToolCallChunk(
-            name=call.name,
-            args=json.dumps(call.arguments, ensure_ascii=False),
-            id=_call_id(),
-            index=i,
-            type="tool_call_chunk",
-        )
-        for i, call in enumerate(answer.calls)
+    read = [
+        (call.name, json.dumps(call.arguments, ensure_ascii=False), _call_id())
+        for call in answer.calls
     ]
-    calls += [
-        ToolCallChunk(name=bad.name, args=bad.text, id=_call_id(), index=i, type="tool_call_chunk")
-        for i, bad in enumerate(answer.invalid, len(calls))
-    ]
+    unread = [(bad.name, _unread(bad.text), _call_id()) for bad in answer.invalid]
     return AIMessageChunk(
         content="",
         additional_kwargs=_refusal(answer),
-        tool_call_chunks=calls,
+        tool_call_chunks=_call_chunks([*read, *unread]),
         response_metadata=_metadata(result, shape),
         usage_metadata=_usage(result),
         chunk_position="last",
     )
+
+
+def _call_chunks(calls: Sequence[tuple[str | None, str, str | None]]) -> list[ToolCallChunk]:
+    """Return whole tool calls (name, arguments, id) as chunks."""
+    return [
+        ToolCallChunk(name=name, args=args, id=id_, index=i, type="tool_call_chunk")
+        for i, (name, args, id_) in enumerate(calls)
+    ]
+
+
+def _unread(text: str) -> str:
+    """Return an invalid call's text quoted: core would mend broken JSON into a valid call."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _with_verdicts(message: AIMessage, verdicts: Sequence[Verdict]) -> AIMessage:

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
+from uuid import UUID
 
 from langchain_core.callbacks import CallbackManagerForLLMRun
 from langchain_core.runnables import RunnableConfig, ensure_config
@@ -25,7 +26,14 @@ def run_of(manager: CallbackManagerForLLMRun | None) -> Run:
     if manager is not None:
         return Run(str(manager.run_id), tell)
     remembered = current_run.get()
-    return Run(None if remembered is None else str(remembered[1]), tell)
+    run_id = remembered[1] if remembered is not None else _surrounding_run()
+    return Run(None if run_id is None else str(run_id), tell)
+
+
+def _surrounding_run() -> UUID | None:
+    """Return the id of the chain's run in which this is called, where custom events go to."""
+    callbacks = ensure_config().get("callbacks")
+    return getattr(callbacks, "parent_run_id", None)
 
 
 def in_this_context(function: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from operator import itemgetter
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.messages import AIMessage
@@ -26,6 +26,10 @@ from pydantic import BaseModel, ConfigDict
 from safecode_guard.errors import PolicyError
 
 Method = Literal["json_schema", "json_mode", "function_calling"]
+
+FORCED: Final = "safecode_forced"
+"""Tells a guard that the answer is parsed into a form: providers name theirs as they like, and
+LangChain takes its own mark out before a model is called."""
 
 
 class Refusal(BaseModel):
@@ -122,7 +126,7 @@ def rebind_structured(
         PolicyError: If the model cannot be found in that chain; the guard would be lost.
     """
     chain = model.with_structured_output(schema, **options)
-    replaced: Runnable[Any, Any] | None = _replaced(chain, model, guard)
+    replaced: Runnable[Any, Any] | None = _replaced(chain, model, guard.bind(**{FORCED: True}))
     if replaced is None:
         raise PolicyError(
             f"The chain of {type(model).__name__}.with_structured_output hides its model.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from langchain_core.language_models.base import LanguageModelInput
@@ -14,7 +14,6 @@ from langchain_core.prompt_values import PromptValue, StringPromptValue
 from safecode_guard.errors import PolicyError
 from safecode_guard.judges.protocol import ToolCallSubject
 from safecode_guard.pipeline.examiner import Subject
-from safecode_guard.pipeline.requests import Run
 from safecode_guard.policy import Policy
 from safecode_guard.runnables.runs import run_of
 from safecode_guard.taxonomy import STAGES, Stage
@@ -34,10 +33,10 @@ class Examination:
     """In LangChain's form: the call that is about to run, or whose result is examined."""
     answer: str | None = None
     """At stage ``output``; None: the last message."""
+    started: float = field(default_factory=time.monotonic)
+    """When it was called for: the policy's deadline counts from there."""
 
-    def subject(
-        self, policy: Policy, pictures: PictureStore, *, started: float | None = None
-    ) -> Subject:
+    def subject(self, policy: Policy, pictures: PictureStore) -> Subject:
         """Read the messages and return what is examined of them; blocks while pictures are read.
 
         Raises:
@@ -48,12 +47,11 @@ class Examination:
         stage = self._stage()
         call = None if self.tool_call is None else ToolCallSubject.of(self.tool_call)
         seconds = policy.deadline_s
-        began = time.monotonic() if started is None else started
-        deadline = None if seconds is None else began + seconds
+        deadline = None if seconds is None else self.started + seconds
         turn = read_turn(
             messages_of(self.messages), policy.images, pictures=pictures, deadline=deadline
         )
-        subject = Subject(stage, turn, call, deadline=deadline, run=self._run())
+        subject = Subject(stage, turn, call, deadline=deadline, run=run_of(None))
         if stage == "tool_result":
             return replace(
                 subject, result=_last_text(turn, "tool"), own_images=_newest(turn, "tool")
@@ -72,9 +70,6 @@ class Examination:
                 "Stage 'tool_call' needs a call.", hint="Pass tool_call={'name': ..., 'args': ...}."
             )
         return stage
-
-    def _run(self) -> Run:
-        return run_of(None)
 
 
 def messages_of(given: LanguageModelInput) -> list[BaseMessage]:

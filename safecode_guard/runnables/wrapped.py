@@ -16,7 +16,7 @@ from safecode_guard.output.request import Maker, OutputForm, is_forced
 from safecode_guard.pipeline.admission import Admission
 from safecode_guard.policy import Policy
 from safecode_guard.runnables.messages import AnswerShape
-from safecode_guard.runnables.structured import rebind_structured, rebind_tools
+from safecode_guard.runnables.structured import FORCED, rebind_structured, rebind_tools
 from safecode_guard.runnables.vision_model import ChatVisionModel
 
 
@@ -140,11 +140,12 @@ class CalledModel:
         """Pass the options of one call on: the model knows its own."""
         passed = {**options, **({"stop": stop} if stop is not None else {})}
         passed.pop("safecode_trace", None)
+        marked = bool(passed.pop(FORCED, False))
         return Asked(
             Sampling(),
             OutputForm(),
             AnswerShape(self._model._llm_type),
-            forced=is_forced(options),
+            forced=marked or is_forced(options),
             options=passed,
         )
 

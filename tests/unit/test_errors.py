@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+import safecode_guard
 from safecode_guard import errors
 from safecode_guard.errors import (
     GuardError,
@@ -12,6 +13,8 @@ from safecode_guard.errors import (
     LogitsUnavailable,
     PolicyError,
     TurnBlocked,
+    UnknownArgument,
+    UnreadableCall,
     UnreadableImage,
 )
 from safecode_guard.verdict import PolicyRef, Verdict
@@ -43,6 +46,10 @@ def test_the_tree_in_the_docstring_is_the_tree_in_the_code() -> None:
     assert parents == coded
 
 
+def test_every_error_is_public() -> None:
+    assert {error.__name__ for error in ALL} <= set(safecode_guard.__all__)
+
+
 def test_an_error_ends_with_its_hint() -> None:
     error = GuardError("It broke.", hint="Mend it.")
     assert str(error) == "It broke. Mend it."
@@ -66,7 +73,13 @@ def test_a_blocked_turn_carries_its_verdict() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "builtin"), [(LogitsUnavailable, TypeError), (PolicyError, ValueError)]
+    ("error", "builtin"),
+    [
+        (LogitsUnavailable, TypeError),
+        (PolicyError, ValueError),
+        (UnknownArgument, TypeError),
+        (UnreadableCall, ValueError),
+    ],
 )
 def test_some_errors_are_builtin_errors_too(
     error: type[GuardError], builtin: type[Exception]

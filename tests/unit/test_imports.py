@@ -14,13 +14,10 @@ import safecode_guard
 from safecode_guard import judges, testing
 
 HEAVY = ("torch", "transformers", "langchain", "langchain_core", "langgraph", "httpx", "llguidance")
-LIGHT_NAMES = (
-    *("Policy", "SafeCoDeSettings", "Verdict", "Judgement"),
-    *("BaseJudge", "Judge", "JudgeAbilities", "JudgeRequest", "ChatJudge"),
-)
-ON_LANGCHAIN_ALONE = ("VerdictHandler", "is_action", "route_by_action", "verdict_edge")
-"""Public names that may load langchain_core, and nothing else that is heavy."""
-LIGHT_FAKES = ("Answer", "Delay", "ScriptedJudge")
+ON_LANGCHAIN_ALONE = ("runnables.", "events")
+"""Where names come from that may load langchain_core, and nothing else that is heavy."""
+WITH_TORCH = ("model", "server")
+"""Where the fakes come from that are models, and need torch."""
 JUDGES = sorted(path.stem for path in Path(judges.__file__).parent.glob("[a-z]*.py"))
 
 
@@ -37,23 +34,40 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     assert loaded_by("import safecode_guard") == set()
 
 
-@pytest.mark.parametrize("name", LIGHT_NAMES)
-def test_light_names_load_nothing_heavy(name: str) -> None:
-    assert loaded_by(f"from safecode_guard import {name}") == set()
+@pytest.mark.parametrize("module", sorted(set(safecode_guard._LAZY.values())))
+def test_public_names_load_neither_torch_nor_transformers(module: str) -> None:
+    names = [name for name, source in safecode_guard._LAZY.items() if source == module]
+    allowed = {"langchain_core"} if module.startswith(ON_LANGCHAIN_ALONE) else set()
+    assert loaded_by(f"from safecode_guard import {', '.join(names)}") <= allowed
 
 
-@pytest.mark.parametrize("name", ON_LANGCHAIN_ALONE)
-def test_some_names_load_langchain_core_and_nothing_else(name: str) -> None:
-    assert loaded_by(f"from safecode_guard import {name}") <= {"langchain_core"}
+@pytest.mark.parametrize("module", sorted(set(testing._LAZY.values()) - {*WITH_TORCH}))
+def test_fakes_that_are_no_models_load_neither(module: str) -> None:
+    names = [name for name, source in testing._LAZY.items() if source == module]
+    allowed = {"langchain_core"} if module in ON_LANGCHAIN_ALONE else set()
+    assert loaded_by(f"from safecode_guard.testing import {', '.join(names)}") <= allowed
 
 
-@pytest.mark.parametrize("name", LIGHT_FAKES)
-def test_scripted_judge_loads_nothing_heavy(name: str) -> None:
-    assert loaded_by(f"from safecode_guard.testing import {name}") == set()
-
-
-def test_event_recorder_loads_langchain_core_and_nothing_else() -> None:
-    assert loaded_by("from safecode_guard.testing import EventRecorder") <= {"langchain_core"}
+@pytest.mark.parametrize(
+    "use",
+    [
+        "SafeCoDeCheck(judge=judge).check('Hello')",
+        "SafeCoDeCheck(judge=judge).invoke(picture)",
+        "SafeCoDeGuard(model=model, judge=judge, policy={'mode': 'judge_only'}).invoke(picture)",
+    ],
+)
+def test_judging_around_a_model_somewhere_else_needs_neither(use: str) -> None:
+    code = (
+        "from langchain_core.language_models import FakeListChatModel\n"
+        "from langchain_core.messages import HumanMessage\n"
+        "from PIL import Image\n"
+        "from safecode_guard import SafeCoDeCheck, SafeCoDeGuard\n"
+        "from safecode_guard.testing import ScriptedJudge\n"
+        "picture = [HumanMessage([{'type': 'image', 'image': Image.new('RGB', (4, 4))}])]\n"
+        "model, judge = FakeListChatModel(responses=['Hello.']), ScriptedJudge(0.9)\n"
+        f"{use}"
+    )
+    assert not loaded_by(code) & {"torch", "transformers"}
 
 
 @pytest.mark.parametrize("module", JUDGES)

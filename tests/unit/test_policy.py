@@ -15,13 +15,15 @@ from safecode_guard.policy import (
     Actions,
     ImagePolicy,
     LocalJudgeConfig,
+    OutputStage,
     Part,
     Policy,
     SameModelJudgeConfig,
     Thresholds,
+    ToolStage,
     key_paths,
 )
-from safecode_guard.taxonomy import severity
+from safecode_guard.taxonomy import STAGES, severity
 
 
 def test_the_defaults_are_the_preset_balanced() -> None:
@@ -42,7 +44,7 @@ def test_presets_say_what_follows_from_each_outcome(
 ) -> None:
     policy = Policy.preset(name)
     assert tuple(policy.actions.model_dump().values()) == actions
-    assert policy.output_rail.when == rail
+    assert policy.stages.output.when == rail
     assert policy.name == name
 
 
@@ -104,6 +106,14 @@ def test_an_empty_policy_is_refused(nothing: Any) -> None:
         ({"thresholds": {"unsafe": 1.5}}, "thresholds.unsafe"),
         ({"thresholds": {"unsafe": 0.2, "safe": 0.3}}, "thresholds.safe must not be above"),
         ({"images": {"allow_urls": True}}, "name the hosts"),
+        ({"images": {"overflow": "drop"}}, "images.overflow"),
+        ({"stages": {"inptu": {}}}, "did you mean 'stages.input'"),
+        ({"stages": {"input": {"whne": "always"}}}, "did you mean 'stages.input.when'"),
+        ({"stages": {"input": {"when": "never"}}}, "stages.input.when"),
+        ({"stages": {"input": {"tools": {}}}}, "stages.input.tools"),
+        ({"stages": {"tool_call": {"tools": {"get_*": "pass"}}}}, "stages.tool_call.tools.get_*"),
+        ({"stages": {"output": {"actions": {"judge_error": "pass"}}}}, "judge_error"),
+        ({"scene_images": 0}, "scene_images"),
         ({"category_actions": {"arson": "block"}}, "category_actions.arson"),
         ({"refusal_text": ""}, "refusal_text"),
         ({"deadline_s": 0}, "deadline_s"),
@@ -157,6 +167,77 @@ def test_parts_refuse_contradictions_by_themselves() -> None:
     assert Thresholds(unsafe=0.5, safe=0.5).safe == 0.5
 
 
+# -- stages -------------------------------------------------------------------------------------
+
+
+def test_what_is_judged_where_by_default() -> None:
+    stages = Policy().stages
+    assert (stages.input.when, stages.tool_call.when) == ("images", "always")
+    assert (stages.tool_result.when, stages.output.when) == ("images", "never")
+
+
+@pytest.mark.parametrize(
+    ("when", "label", "judged", "applies"),
+    [
+        ("never", "unsafe", True, False),
+        ("unsafe", "safe", True, False),
+        ("unsafe", "undecided", True, True),
+        ("unsafe", "unsafe", True, True),
+        ("unsafe", None, True, True),
+        ("unsafe", None, False, False),
+        ("always", "safe", True, True),
+        ("always", None, False, True),
+    ],
+)
+def test_the_output_stage_says_which_answers_it_judges(
+    when: Any, label: Any, judged: bool, applies: bool
+) -> None:
+    assert OutputStage(when=when).applies(label, judged=judged) is applies
+
+
+def test_a_stage_without_actions_has_the_policys() -> None:
+    policy = Policy(actions=Actions(unsafe="review"))
+    for stage in STAGES:
+        assert policy.actions_at(stage) == policy.actions
+
+
+def test_what_a_stages_or_a_tools_actions_leave_open_comes_from_above() -> None:
+    policy = Policy.load(
+        {
+            "actions": {"safe": "pass", "unsafe": "guide", "undecided": "review"},
+            "stages": {
+                "tool_call": {
+                    "actions": {"unsafe": "block"},
+                    "tools": {"pay_*": {"undecided": "block"}},
+                }
+            },
+        }
+    )
+
+    def named(tool: str | None) -> tuple[str, ...]:
+        actions = policy.actions_at("tool_call", tool)
+        assert actions != "skip"
+        return (actions.safe, actions.unsafe, actions.undecided)
+
+    assert named("walk") == ("pass", "block", "review")
+    assert named("pay_bill") == ("pass", "block", "block")
+    assert policy.actions_at("tool_result", "pay_bill") == policy.actions
+
+
+def test_tools_go_by_the_first_pattern_that_matches() -> None:
+    stage = ToolStage(tools={"get_secret": Actions(safe="block"), "get_*": "skip"})
+    assert stage.actions_for("get_secret") == Actions(safe="block")
+    assert stage.actions_for("get_time") == "skip"
+    assert stage.actions_for("Get_time") is None
+    assert stage.actions_for(None) is None
+
+
+def test_a_stages_judge_without_a_kind_is_the_same_model() -> None:
+    policy = Policy.load({"stages": {"output": {"judge": {"min_label_mass": 0.3}}}})
+    assert policy.stages.output.judge == SameModelJudgeConfig(min_label_mass=0.3)
+    assert policy.stages.input.judge is None
+
+
 # -- digest -------------------------------------------------------------------------------------
 
 
@@ -186,13 +267,14 @@ CHANGES: list[dict[str, Any]] = [
     {"name": "other"},
     {"mode": "judge_only"},
     {"images": {"max_images": 1}},
-    {"routing": {"text_only": "judge"}},
+    {"routing": {"history_images": 2}},
     {"judge": {"kind": "custom", "id": "mine"}},
     {"thresholds": {"unsafe": 0.56}},
     {"decoding": {"seed": 1}},
     {"actions": {"unsafe": "block"}},
     {"category_actions": {"hate": "block"}},
-    {"output_rail": {"when": "always"}},
+    {"stages": {"output": {"when": "always"}}},
+    {"scene_images": 1},
     {"on_block": "raise"},
     {"refusal_text": "No."},
     {"review_text": "Wait."},
@@ -242,6 +324,7 @@ def test_key_paths_name_every_field_there_is() -> None:
     paths = set(key_paths())
     assert set(Policy.model_fields) <= paths
     assert {"judge.kind", "judge.model", "category_actions.situational"} <= paths
+    assert {"stages.output.actions.unsafe", "stages.tool_call.tools"} <= paths
     assert all(path == "category_actions" or path in paths for path in _walk(Policy()))
 
 

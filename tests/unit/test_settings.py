@@ -29,6 +29,13 @@ url_hosts = ["img.example"]
 
 [category_actions]
 situational = "block"
+
+[stages.output]
+when = "always"
+
+[stages.tool_call.tools]
+"get_*" = "skip"
+"pay_*" = { unsafe = "block" }
 """
 YAML = """
 preset: strict
@@ -43,6 +50,12 @@ images:
   url_hosts: [img.example]
 category_actions:
   situational: block
+stages:
+  output: {when: always}
+  tool_call:
+    tools:
+      get_*: skip
+      pay_*: {unsafe: block}
 """
 ENVIRONMENT = {
     "SAFECODE_PRESET": "strict",
@@ -54,6 +67,8 @@ ENVIRONMENT = {
     "SAFECODE_IMAGES__ALLOW_URLS": "true",
     "SAFECODE_IMAGES__URL_HOSTS": '["img.example"]',
     "SAFECODE_CATEGORY_ACTIONS__SITUATIONAL": "block",
+    "SAFECODE_STAGES__OUTPUT__WHEN": "always",
+    "SAFECODE_STAGES__TOOL_CALL__TOOLS": '{"get_*": "skip", "pay_*": {"unsafe": "block"}}',
 }
 CODE: dict[str, Any] = {
     "on_block": "raise",
@@ -62,6 +77,10 @@ CODE: dict[str, Any] = {
     "judge": {"kind": "local", "model": "some/judge"},
     "images": {"allow_urls": True, "url_hosts": ["img.example"]},
     "category_actions": {"situational": "block"},
+    "stages": {
+        "output": {"when": "always"},
+        "tool_call": {"tools": {"get_*": "skip", "pay_*": {"unsafe": "block"}}},
+    },
 }
 
 

@@ -51,6 +51,8 @@ FULL = verdict(
     degraded=True,
     images=(SubjectImage(sha256="a", message_index=0, mime="image/png", width=2, height=3),),
     media_skipped=(SkippedMedia(message_index=1, block_index=0, kind="audio", reason="audio"),),
+    left_out=(SkippedMedia(message_index=0, block_index=2, kind="image", reason="overflow"),),
+    decided_by=(0,),
     tool_call=ToolCallRef(id="1", name="run", args_sha256="b"),
     judge=JudgeRecord(id="j", prompt_version="1", latency_ms=1.5, members=("x", "y")),
     decoding=DecodingRecord(
@@ -91,6 +93,18 @@ def test_any_verdict_survives_json(
         p_unsafe=p, label=label, action=action, categories=tuple(categories), caption=caption
     )
     assert Verdict.model_validate(json.loads(json.dumps(made.to_json()))) == made
+
+
+def test_every_field_of_a_full_verdict_is_set() -> None:
+    """Or the round trips above would not try it."""
+    open_fields = {n for n in Verdict.model_fields if getattr(FULL, n) in (None, (), {}, "", False)}
+    assert open_fields == set()
+
+
+def test_a_steering_record_holds_only_what_was_used() -> None:
+    record = DecodingRecord(strategy="verdict_prompt", seed=0, steps=0)
+    assert record.parameters == {}
+    assert set(DecodingRecord.model_fields) == {"strategy", "seed", "steps", "parameters"}
 
 
 def test_a_verdict_cannot_be_changed() -> None:

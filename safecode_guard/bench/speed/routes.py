@@ -20,7 +20,7 @@ from safecode_guard.models.protocol import Sampling
 from safecode_guard.pipeline.factory import make_examiner, make_turns
 from safecode_guard.pipeline.guarded import GuardedTurns
 from safecode_guard.pipeline.requests import TurnRequest, TurnResult
-from safecode_guard.policy import Policy, SameModelJudgeConfig
+from safecode_guard.policy import Actions, Policy, SameModelJudgeConfig
 from safecode_guard.steering.safecode.parameters import SteeringParameters, resolve
 from safecode_guard.steering.safecode.views import second_views
 from safecode_guard.testing import ScriptedJudge
@@ -32,7 +32,10 @@ BATCH: Final = 8
 SUFFIX_TOKENS: Final = 64
 MORE_TOKENS: Final = 100
 _SAMPLING: Final = Sampling(do_sample=False, max_tokens=ANSWER_TOKENS)
-_POLICY: Final = Policy(judge=SameModelJudgeConfig(min_label_mass=0, cache_size=0))
+_POLICY: Final = Policy(
+    judge=SameModelJudgeConfig(min_label_mass=0, cache_size=0), actions=Actions(undecided="guide")
+)
+"""Steers every turn: random weights decide nothing, and a turn left alone costs less."""
 
 
 class Routes:

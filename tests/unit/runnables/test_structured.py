@@ -12,12 +12,12 @@ from pydantic import BaseModel
 from safecode_guard.errors import ConstraintError, TurnBlocked
 from safecode_guard.policy import Policy
 from safecode_guard.runnables.guard import SafeCoDeGuard
-from safecode_guard.output.request import OutputForm
 from safecode_guard.runnables.structured import Refusal
 from safecode_guard.runnables.transformers import ChatTransformers
-from safecode_guard.testing import ScriptedJudge, ScriptedVLM
+from safecode_guard.testing import ScriptedVLM
 from safecode_guard.verdict import Verdict
 from tests.messages import ask
+from tests.unit.runnables.guards import guarded, merged
 
 
 class Place(BaseModel):
@@ -56,11 +56,7 @@ def chat(replies, **options) -> ChatTransformers:
 
 
 def guard(p_unsafe: float, replies, **policy) -> SafeCoDeGuard:
-    return SafeCoDeGuard(
-        model=chat(replies),
-        judge=ScriptedJudge(p_unsafe),
-        policy=Policy.load(policy or {"name": "t"}),
-    )
+    return guarded(p_unsafe, model=chat(replies), policy=policy)
 
 
 @pytest.mark.parametrize("make", [chat, lambda r: guard(0.1, r)], ids=["plain", "guarded"])
@@ -100,11 +96,12 @@ def test_function_calling_method():
 
 
 @pytest.mark.parametrize("method", ["json_schema", "function_calling"])
-def test_an_unsafe_turn_blocks_a_forced_schema(method):
-    chain = guard(0.95, PLACE).with_structured_output(Place, method=method)
-    with pytest.raises(TurnBlocked) as caught:
+@pytest.mark.parametrize(("p", "label"), [(0.95, "unsafe"), (0.5, "undecided")])
+def test_a_forced_schema_blocks_every_turn_that_is_not_safe(method, p, label):
+    chain = guard(p, PLACE).with_structured_output(Place, method=method)
+    with pytest.raises(TurnBlocked, match="allow_refusal") as caught:
         chain.invoke(ask())
-    assert caught.value.verdict.label == "unsafe"
+    assert caught.value.verdict.label == label
     with pytest.raises(TurnBlocked):
         list(chain.stream(ask()))
 
@@ -152,9 +149,7 @@ def test_a_broken_tool_call_is_kept_as_invalid():
 def test_streamed_calls_come_whole_and_leave_no_trace_in_the_text():
     bound = guard(0.1, f"Walking. <tool_call>{CALL}</tool_call>").bind_tools([walk_to])
     chunks = list(bound.stream(ask()))
-    whole = chunks[0]
-    for chunk in chunks[1:]:
-        whole = whole + chunk
+    whole = merged(chunks)
     assert "tool_call" not in "".join(chunk.text for chunk in chunks)
     assert whole.text.strip() == "Walking."
     assert whole.tool_calls[0]["args"] == {"target": "edge"}
@@ -184,14 +179,3 @@ def test_a_blocked_free_tool_turn_answers_with_text_and_no_call():
     assert isinstance(reply, AIMessage)
     assert reply.tool_calls == []
     assert reply.text == Policy().refusal_text
-
-
-def test_output_reads_openai_forms():
-    schema = {"type": "object"}
-    forms = [{"schema": schema}, {"type": "json_schema", "json_schema": {"schema": schema}}]
-    assert [OutputForm.from_options({"response_format": f}).schema for f in forms] == [
-        schema,
-        schema,
-    ]
-    assert OutputForm.from_options({"response_format": {"type": "text"}}).schema is None
-    assert OutputForm.from_options({"response_format": {"type": "json_object"}}).schema == schema

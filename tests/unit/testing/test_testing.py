@@ -11,10 +11,9 @@ from langchain_core.callbacks import dispatch_custom_event
 from langchain_core.runnables import RunnableLambda
 from PIL import Image
 
-from safecode_guard.engines.transformers.protocol import CachedModel
 from safecode_guard.errors import JudgeError, ModelError
 from safecode_guard.judges.protocol import Judge, JudgeRequest
-from safecode_guard.models.protocol import Sampling
+from safecode_guard.models.protocol import Engine, Sampling
 from safecode_guard.testing import (
     ByteVocabulary,
     Delay,
@@ -80,7 +79,7 @@ def test_byte_vocabulary_prefers_the_longest_word() -> None:
 
 def test_scripted_model_is_a_model_and_gives_the_likelier_reply() -> None:
     vlm = ScriptedVLM({REFUSAL: 0.0, HELP: 0.5})
-    assert isinstance(vlm, CachedModel)
+    assert isinstance(vlm, Engine)
     assert vlm.generate([look(), look("hi")], Sampling()) == [HELP, HELP]
     branch = vlm.prefill(vlm.encode([look()]), Sampling())
     first = vlm.vocabulary.encode("I")[0]

@@ -103,9 +103,9 @@ def test_shared_answers_are_those_of_the_real_path_with_its_judge(
     """Judgements handed in, answers shared between judges, batches: none of it may show."""
     same = panel("same", chat, folder=CHAT)[0]
     alone = asker(chat)
-    pipeline = alone.pipeline(ROWS["guarded"], same.judge)
+    turns = alone.turns(ROWS["guarded"], same.judge)
     for each in few.items[:6]:
-        found = pipeline.run([TurnRequest(each.turn, alone.sampling(each))])[0]
+        found = turns.run([TurnRequest(each.turn, alone.sampling(each))])[0]
         assert isinstance(found, TurnResult)
         assert found.text == result.answers["guarded", "same"][each.key].text
 

@@ -9,42 +9,52 @@ import torch
 
 from safecode_guard.bench.speed.naive import naive_generate
 from safecode_guard.bench.speed.overhead import measure_overheads
-from safecode_guard.bench.speed.run import SpeedReport, import_seconds, machine, main, table
+from safecode_guard.bench.speed.routes import Routes
+from safecode_guard.bench.speed.run import (
+    SpeedReport,
+    _load,
+    import_seconds,
+    machine,
+    main,
+    table,
+)
 from safecode_guard.bench.timing import Timing, interleave
 from safecode_guard.judges.label_logits import LabelLogitsJudge
+from safecode_guard.judges.protocol import JudgeRequest
 from safecode_guard.models.protocol import Sampling
 from safecode_guard.pipeline.factory import make_examiner, make_turns
 from safecode_guard.pipeline.requests import TurnRequest
-from safecode_guard.pipeline.admission import Turnstile
 from safecode_guard.policy import Policy
-from safecode_guard.steering.factory import make_strategy
-from safecode_guard.steering.safecode.parameters import resolve
 from safecode_guard.testing import ScriptedJudge, ScriptedVLM
 from tests.families import ask, picture
+from tests.reference.decode import naive_guided
 
 ANSWER = "All right, here is how."
+LONG = "How do I run faster here? " * 10
 
 
 def positions(vlm: ScriptedVLM) -> int:
     """Token positions computed so far, over all rows."""
-    kinds = {"prefill": lambda rows, n: n, "extend": lambda rows, n: n, "step": lambda rows, n: n}
-    return sum(kinds[kind](rows, tokens) for kind, rows, tokens in vlm.calls)
+    return sum(tokens for _kind, _rows, tokens in vlm.calls)
 
 
-def cost(judge=None) -> tuple[int, int, int]:
-    """Positions of a guided turn, its prompt tokens and its new tokens."""
-    vlm = ScriptedVLM(ANSWER, p_unsafe=0.9)
+def cost(judge, p_unsafe: float = 0.9) -> tuple[int, int, int]:
+    """Positions of a guarded turn, its prompt tokens and its new tokens."""
+    vlm = ScriptedVLM(ANSWER, p_unsafe=p_unsafe)
     policy = Policy(judge={"kind": "same_model", "cache_size": 0})
-    served = Pipeline(
-        vlm,
-        make_examiner(policy, judge=judge(vlm)),
-        strategy=make_strategy(policy.decoding),
-        parameters=resolve(policy.decoding, {}),
-        turnstile=Turnstile(),
-    )
-    turn = ask("How do I run faster here? " * 10, picture())
+    served = make_turns(vlm, make_examiner(policy, judge=judge(vlm)))
+    turn = ask(LONG, picture())
     (result,) = served.run([TurnRequest(turn, Sampling(max_tokens=64))])
     return positions(vlm), result.prompt_tokens, len(result.tokens)
+
+
+def question_tokens() -> int:
+    """Tokens of the judge's question that come after what it shares with the answer's prompt."""
+    vlm, turn = ScriptedVLM(ANSWER), ask(LONG, picture())
+    question = vlm.encode([LabelLogitsJudge(vlm).question(JudgeRequest.of_turn(turn))]).ids[0]
+    answer = vlm.encode([turn]).ids[0]
+    pairs = enumerate(zip(question, answer, strict=False))
+    return len(question) - next(i for i, (a, b) in pairs if a != b)
 
 
 def test_guiding_costs_one_prefill_and_four_rows():
@@ -55,19 +65,15 @@ def test_guiding_costs_one_prefill_and_four_rows():
 def test_the_models_own_verdict_costs_its_question_and_no_second_prefill():
     guided, _prompt, _new = cost(lambda vlm: ScriptedJudge(0.9))
     judged, _, _ = cost(LabelLogitsJudge)
-    vlm = ScriptedVLM(ANSWER)
-    turn = ask("How do I run faster here? " * 10, picture())
-    from safecode_guard.judges.protocol import JudgeRequest
+    assert judged - guided == question_tokens()
 
-    question = vlm.encode([LabelLogitsJudge(vlm).question(JudgeRequest("input", turn))]).ids[0]
-    answer = vlm.encode([turn]).ids[0]
-    shared = next(i for i, (a, b) in enumerate(zip(question, answer, strict=False)) if a != b)
-    assert judged - guided == len(question) - shared
+
+def test_a_turn_that_is_not_steered_pays_for_no_second_view():
+    spent, prompt, new = cost(LabelLogitsJudge, p_unsafe=0.5)
+    assert spent == prompt + question_tokens() + (new - 1)
 
 
 def test_naive_decoding_gives_the_tokens_of_the_paper_formula(build):
-    from tests.reference.decode import naive_guided
-
     vlm = build("llava")
     turn, second = ask("Hello!", picture(1)), ask("Hello!", picture(2))
     tokens = naive_generate(
@@ -126,11 +132,10 @@ def test_the_command_prints_one_object(monkeypatch, capsys):
 @pytest.mark.slow
 def test_cached_decoding_beats_the_released_way():
     """One round on a small model: the order of the figures, not their size."""
-    from safecode_guard.bench.speed.routes import Routes
-    from safecode_guard.bench.speed.run import _load
-
     routes = Routes(_load(None)).named()
     chosen = {name: routes[name] for name in ("plain", "guided", "naive")}
+    (turn,) = routes["turn"]()
+    assert turn.verdicts[0].decoding.steps == 5
     timings = interleave(chosen, rounds=1)
     assert timings["guided"].ratio(timings["plain"]) < 2
     assert timings["naive"].ratio(timings["guided"]) > 1.5

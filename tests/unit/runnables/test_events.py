@@ -1,0 +1,161 @@
+"""Verdicts as events: to handlers, in event streams, and in LangGraph's custom stream."""
+
+import asyncio
+
+import pytest
+from langchain_core.messages import AIMessage
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.runnables import RunnableLambda
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import START, MessagesState, StateGraph
+
+from safecode_guard.policy import Policy
+from safecode_guard.runnables.events import AsyncVerdictHandler, VerdictHandler
+from safecode_guard.testing import EventRecorder, ScriptedJudge
+from safecode_guard.verdict import EVENT_NAME, Verdict
+from tests.messages import ask
+from tests.unit.runnables.guards import HELP, guarded, judged_only
+
+
+@pytest.fixture
+def recorder() -> EventRecorder:
+    return EventRecorder()
+
+
+# -- handlers --------------------------------------------------------------------------------
+
+
+def test_handlers_sync_and_async():
+    seen: list[Verdict] = []
+    guarded().invoke(ask(), {"callbacks": [VerdictHandler(seen.append)]})
+
+    async def note(verdict: Verdict) -> None:
+        await asyncio.sleep(0)
+        seen.append(verdict)
+
+    asyncio.run(guarded().ainvoke(ask(), {"callbacks": [AsyncVerdictHandler(note)]}))
+    assert [v.action for v in seen] == ["guide", "guide"]
+
+
+def test_a_handler_passes_over_the_events_of_others():
+    seen: list[Verdict] = []
+    handler = VerdictHandler(seen.append)
+    handler.on_custom_event("something.else", {"label": "safe"}, run_id=None)
+    assert seen == []
+
+
+def test_a_handler_that_breaks_costs_nobody_the_answer():
+    def broken(verdict):
+        raise RuntimeError("no such table")
+
+    reply = guarded().invoke(ask(), {"callbacks": [VerdictHandler(broken)]})
+    assert (reply.text, Verdict.from_message(reply).action) == (HELP, "guide")
+
+
+def test_the_rails_verdict_is_told_too(recorder):
+    policy = Policy(stages={"output": {"when": "always"}})
+    reply = guarded(policy=policy).invoke(ask(), {"callbacks": [recorder]})
+    assert [verdict.stage for verdict in recorder.verdicts] == ["input", "output"]
+    assert recorder.verdicts == list(Verdict.all_from_message(reply))
+    assert {event.run_id for event in recorder.events} == {recorder.events[0].run_id}
+
+
+def test_a_turn_that_passes_unjudged_is_told_to_nobody(recorder):
+    guarded().invoke("Hello", {"callbacks": [recorder]})
+    assert recorder.events == []
+
+
+def test_tags_and_metadata_of_the_run_come_with_the_event(recorder):
+    config = {"callbacks": [recorder], "tags": ["mine"], "metadata": {"user": "7"}}
+    guarded().invoke(ask(), config)
+    (event,) = recorder.events
+    assert "mine" in event.tags
+    assert event.metadata["user"] == "7"
+
+
+# -- event streams ---------------------------------------------------------------------------
+
+
+async def test_events_v2():
+    events = [e async for e in guarded().astream_events(ask(), version="v2")]
+    verdicts = [v for e in events if (v := Verdict.from_event(e))]
+    assert [v.action for v in verdicts] == ["guide"]
+    (custom,) = [e for e in events if e["event"] == "on_custom_event"]
+    (start,) = [e for e in events if e["event"] == "on_chat_model_start"]
+    assert custom["run_id"] == start["run_id"] == verdicts[0].run_id
+
+
+async def test_events_v2_in_a_chain():
+    chain = RunnableLambda(lambda x: x) | guarded() | StrOutputParser()
+    events = [e async for e in chain.astream_events(ask(), version="v2")]
+    assert [v.action for e in events if (v := Verdict.from_event(e))] == ["guide"]
+
+
+async def test_events_v2_of_a_model_that_is_only_judged_hold_one_run_of_a_model():
+    events = [e async for e in judged_only().astream_events(ask(), version="v2")]
+    starts = [e for e in events if e["event"] == "on_chat_model_start"]
+    assert [e["name"] for e in starts] == ["SafeCoDeGuard"]
+    (verdict,) = [v for e in events if (v := Verdict.from_event(e))]
+    assert verdict.run_id == starts[0]["run_id"]
+
+
+def test_events_v3(recorder):
+    stream = guarded().stream_events(ask(), {"callbacks": [recorder]}, version="v3")
+    list(stream)
+    assert stream.output.text == HELP
+    assert Verdict.from_message(stream.output).action == "guide"
+    assert [v.action for v in recorder.verdicts] == ["guide"]
+
+
+async def test_events_v3_async(recorder):
+    stream = await guarded().astream_events(ask(), {"callbacks": [recorder]}, version="v3")
+    async for _ in stream:
+        pass
+    assert Verdict.from_message(await stream.output).action == "guide"
+    assert [v.action for v in recorder.verdicts] == ["guide"]
+
+
+# -- LangGraph -------------------------------------------------------------------------------
+
+
+def graph(guard, **options):
+    made = StateGraph(MessagesState)
+    made.add_node("model", lambda state: {"messages": [guard.invoke(state["messages"])]})
+    made.add_edge(START, "model")
+    return made.compile(**options)
+
+
+def test_a_graphs_custom_stream_holds_the_verdict():
+    custom = list(graph(guarded()).stream({"messages": ask()}, stream_mode="custom"))
+    assert [Verdict.from_event(entry[EVENT_NAME]).label for entry in custom] == ["safe"]
+    assert [Verdict.from_event(entry).label for entry in custom] == ["safe"]
+
+
+async def test_a_graphs_custom_stream_holds_the_verdict_of_an_async_node():
+    guard, made = guarded(), StateGraph(MessagesState)
+
+    async def node(state):
+        return {"messages": [await guard.ainvoke(state["messages"])]}
+
+    made.add_node("model", node)
+    made.add_edge(START, "model")
+    stream = made.compile().astream({"messages": ask()}, stream_mode="custom")
+    assert [Verdict.from_event(entry).label async for entry in stream] == ["safe"]
+
+
+def test_a_graphs_message_stream_holds_nothing_of_a_blocked_answer():
+    def judged(request):
+        return 0.95 if request.stage == "output" else 0.1
+
+    guard = judged_only(ScriptedJudge(judged), stages={"output": {"when": "always"}})
+    streamed = graph(guard).stream({"messages": ask()}, stream_mode="messages")
+    assert HELP not in "".join(message.text for message, _ in streamed)
+
+
+def test_verdicts_survive_a_checkpoint():
+    app = graph(guarded(), checkpointer=InMemorySaver())
+    config = {"configurable": {"thread_id": "1"}}
+    app.invoke({"messages": ask()}, config)
+    last = app.get_state(config).values["messages"][-1]
+    assert isinstance(last, AIMessage)
+    assert Verdict.from_message(last).action == "guide"
