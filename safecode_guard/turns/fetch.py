@@ -83,8 +83,8 @@ def fetch_image(url: str, policy: ImagePolicy, *, resolve: Resolve = resolve) ->
 
     Raises:
         ForbiddenSource: If the URL, its host or one of the host's addresses is not allowed.
-        FetchFailed: If the name is not resolved or there is no answer in time, or none with status 200; if the extra
-            ``remote`` is not installed.
+        FetchFailed: If there is no answer in time, or none with status 200; if the name cannot be
+            resolved in time; if the extra ``remote`` is not installed.
         ImageTooLarge: If the answer is over ``policy.max_bytes``.
     """
     deadline = time.monotonic() + policy.url_timeout_s
@@ -323,9 +323,7 @@ def _resolve(host: str, resolve: Resolve, deadline: float) -> Sequence[str]:
     return answer
 
 
-def _answer(
-    host: str, resolve: Resolve, answers: SimpleQueue[Sequence[str] | Exception]
-) -> None:
+def _answer(host: str, resolve: Resolve, answers: SimpleQueue[Sequence[str] | Exception]) -> None:
     try:
         answers.put(resolve(host))
     except Exception as error:  # handed over to the thread that asked

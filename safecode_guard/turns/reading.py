@@ -11,7 +11,7 @@ from safecode_guard.policy import ImagePolicy
 from safecode_guard.turns.blocks import Opaque
 from safecode_guard.turns.drafts import Draft, Unjudgeable, draft, is_removal
 from safecode_guard.turns.fetch import fetch_image
-from safecode_guard.turns.images import CheckedImage, located
+from safecode_guard.turns.images import CheckedImage
 from safecode_guard.turns.loading import Loader, Outcome, Place
 from safecode_guard.turns.pictures import PictureStore
 from safecode_guard.turns.sources import Fetch

@@ -199,7 +199,9 @@ def test_with_refuse_an_animation_that_does_not_fit_is_skipped() -> None:
     assert (len(turn.images), len(turn.skipped)) == (1, 1)
 
 
-def test_strict_raises_for_the_first_in_the_conversation_though_the_newest_is_loaded_first() -> None:
+def test_strict_raises_for_the_first_in_the_conversation_though_the_newest_is_loaded_first() -> (
+    None
+):
     with pytest.raises(UnreadableImage, match="message 0, block 0"):
         read_turn([HumanMessage([BROKEN]), AIMessage("x"), HumanMessage([BROKEN])], strict=True)
 

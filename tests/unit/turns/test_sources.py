@@ -104,9 +104,7 @@ def test_an_allowed_url_is_fetched_under_the_policy() -> None:
 
 def test_what_was_fetched_is_held_to_the_byte_limit() -> None:
     with pytest.raises(ImageTooLarge):
-        read_bytes(
-            URL, OPEN.model_copy(update={"max_bytes": 2}), fetch=lambda url, policy: b"png"
-        )
+        read_bytes(URL, OPEN.model_copy(update={"max_bytes": 2}), fetch=lambda url, policy: b"png")
 
 
 @pytest.mark.parametrize(("left", "expected"), [(100.0, 10.0), (2.0, 2.0)])
