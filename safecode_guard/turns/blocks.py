@@ -174,7 +174,7 @@ _RECORD_KEYS: Final = (
 )  # fmt: skip
 
 
-def walk(content: Any, within: Within = Within()) -> Iterator[Found]:  # noqa: B008
+def walk(content: Any, within: Within = Within()) -> Iterator[Found]:
     """Yield the text and the media of a message's content, in order.
 
     Args:

@@ -239,7 +239,7 @@ def _timed(image: Image.Image, policy: ImagePolicy, deadline: float | None) -> I
     try:
         yield
     finally:
-        if image.fp is not None:  # not read to its end: as it was
+        if getattr(image, "fp", None) is not None:  # not read to its end: as it was
             image.fp = original
         elif getattr(image, "_exclusive_fp", False):  # Pillow closed the copy instead
             original.close()
@@ -300,9 +300,9 @@ def _is_plain(file: ImageFile.ImageFile, data: bytes) -> bool:
     return _orientation(file) not in _UPRIGHT
 
 
-def _orientation(image: Image.Image) -> int | None:
+def _orientation(image: Image.Image) -> int:
     value: Any = image.getexif().get(ExifTags.Base.Orientation)
-    return value if isinstance(value, int) else None
+    return value if isinstance(value, int) else 1
 
 
 def _frames(

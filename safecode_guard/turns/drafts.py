@@ -71,6 +71,12 @@ class Draft:
     state: State
 
 
+def is_removal(message: BaseMessage) -> bool:
+    """Return whether a message only asks for another one to be taken away."""
+    kind = getattr(message, "type", None)
+    return isinstance(kind, str) and kind == "remove"
+
+
 def draft(message: BaseMessage, index: int, pictures: PictureStore | None) -> Draft:
     """Look through a message: what it says, and all that stands beside its content."""
     if not hasattr(message, "content") or not isinstance(getattr(message, "type", None), str):

@@ -83,8 +83,8 @@ def fetch_image(url: str, policy: ImagePolicy, *, resolve: Resolve = resolve) ->
 
     Raises:
         ForbiddenSource: If the URL, its host or one of the host's addresses is not allowed.
-        FetchFailed: If the name is not resolved or there is no answer in time, or none with status 200; if the extra
-            ``remote`` is not installed.
+        FetchFailed: If there is no answer in time, or none with status 200; if the name cannot be
+            resolved in time; if the extra ``remote`` is not installed.
         ImageTooLarge: If the answer is over ``policy.max_bytes``.
     """
     deadline = time.monotonic() + policy.url_timeout_s

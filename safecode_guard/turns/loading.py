@@ -62,7 +62,7 @@ class Loader:
                 outcomes[place] = self._beyond(place)
                 continue
             attempts += 1
-            outcome = self._attempt(place)
+            outcome: Outcome = self._attempt(place)
             if isinstance(outcome, list) and loaded + len(outcome) > most:
                 outcome = self._beyond(place)
                 attempts = most if self._drops else attempts  # nothing older is shown instead

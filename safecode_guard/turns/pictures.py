@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 _BYTES_PER_PIXEL: Final = 4
 """Pillow keeps RGB in four bytes."""
 
+_LONG_TEXT: Final = 1000
+"""Characters of a text from which on looking for images in it takes longer than looking it up."""
+
 
 class Limits(NamedTuple):
     """The part of a policy that a kept picture has passed; another policy decodes afresh."""
@@ -117,13 +120,13 @@ class PictureStore:
             self._shrink()
 
     def pieces(self, text: str, split: Callable[[str], tuple[Found, ...]]) -> tuple[Found, ...]:
-        """Return what a text splits into, remembered if there are pictures in it."""
+        """Return what a text splits into, remembered if it is long."""
         key = ("text", text)
         with self._lock:
-            found: tuple[Found, ...] | None = self._get(key)
+            found: tuple[Found, ...] | None = self._get(key) if len(text) >= _LONG_TEXT else None
         if found is None:
             found = split(text)
-            if len(found) > 1:
+            if len(text) >= _LONG_TEXT:
                 with self._lock:
                     self._put(key, found, 2 * len(text))
                     self._shrink()

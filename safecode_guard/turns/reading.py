@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 from safecode_guard.errors import ImageError, TemplateError
 from safecode_guard.policy import ImagePolicy
 from safecode_guard.turns.blocks import Opaque
-from safecode_guard.turns.drafts import Draft, Unjudgeable, draft
+from safecode_guard.turns.drafts import Draft, Unjudgeable, draft, is_removal
 from safecode_guard.turns.fetch import fetch_image
-from safecode_guard.turns.images import CheckedImage, located
+from safecode_guard.turns.images import CheckedImage
 from safecode_guard.turns.loading import Loader, Outcome, Place
 from safecode_guard.turns.pictures import PictureStore
 from safecode_guard.turns.sources import Fetch
@@ -64,7 +64,7 @@ def read_turn(
     drafts = [
         draft(message, index, pictures)
         for index, message in enumerate(messages)
-        if getattr(message, "type", None) != "remove"
+        if not is_removal(message)
     ]
     if not drafts:
         raise TemplateError("The conversation is empty.", hint="Send at least one message.")

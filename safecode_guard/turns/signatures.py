@@ -19,7 +19,6 @@ MIN_BASE64: Final = 32
 
 _MAGIC: Final = (
     b"\x89PNG\r\n\x1a\n",
-    b"\xff\xd8\xff",
     b"GIF87a",
     b"GIF89a",
     b"II*\0",
@@ -30,6 +29,7 @@ _MAGIC: Final = (
     b"\0\0\0\x0cJXL ",
     b"\xff\x4f\xff\x51",
 )
+_JPEG_MARKERS: Final = frozenset({*range(0xC0, 0xD0), *range(0xDB, 0xF0), 0xFE})
 _BMP_HEADERS: Final = frozenset({12, 16, 40, 52, 56, 64, 108, 124})
 _BRANDS: Final = frozenset({b"avif", b"avis", b"mif1", b"msf1", b"heic", b"heix", b"hevc", b"heis"})
 _BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]+")
@@ -39,6 +39,8 @@ def is_image(head: bytes) -> bool:
     """Return whether a file that begins with these bytes is an image."""
     if head.startswith(_MAGIC):
         return True
+    if head[:3] == b"\xff\xd8\xff":
+        return len(head) > 3 and head[3] in _JPEG_MARKERS
     if head[:4] == b"RIFF":
         return head[8:12] == b"WEBP"
     if head[4:8] == b"ftyp":
