@@ -199,7 +199,7 @@ def test_the_embedded_model_and_judge_answer_from_the_command_line(tmp_path: Pat
     done = run("check", path, QUESTION, "--judge", "light", "--json")
     verdict = Verdict.model_validate_json(done.stdout)
     assert verdict.judge is not None
-    assert verdict.judge.id.endswith("light")
+    assert verdict.judge.id.startswith("local:light@")
     assert verdict.label == "unsafe"
 
 
