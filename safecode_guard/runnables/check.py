@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.language_models.base import LanguageModelInput
 from langchain_core.runnables import Runnable, RunnableConfig
 
-from safecode_guard.pipeline.examiner import Examiner
+from safecode_guard.pipeline.examiner import Examiner, Sink
 from safecode_guard.pipeline.factory import make_examiner
 from safecode_guard.pipeline.host import EventLoop
 from safecode_guard.policy import Policy
@@ -37,6 +38,7 @@ class SafeCoDeCheck(Checking, Runnable[LanguageModelInput, Verdict]):
         *,
         judge: Any = None,
         policy: Policy | None = None,
+        sinks: Sequence[Sink] = (),
         workers: int = 4,
     ) -> None:
         """Make the check.
@@ -45,6 +47,7 @@ class SafeCoDeCheck(Checking, Runnable[LanguageModelInput, Verdict]):
             model: The model that judges, if the policy's judge is ``same_model``.
             judge: A judge of your own, or a LangChain chat model.
             policy: The policy in force; its actions become the verdict's.
+            sinks: Who else is told every verdict, such as an `AuditLog`.
             workers: Threads in which pictures are read for async calls.
 
         Raises:
@@ -53,7 +56,11 @@ class SafeCoDeCheck(Checking, Runnable[LanguageModelInput, Verdict]):
         engine = model.engine if model is not None and judge is None else None
         self.policy = policy or Policy()
         self._examiner = make_examiner(
-            self.policy, engine=engine, judge=judge, steers=self.policy.mode == "guard"
+            self.policy,
+            engine=engine,
+            judge=judge,
+            steers=self.policy.mode == "guard",
+            sinks=tuple(sinks),
         )
         self._pictures = PictureStore(self.policy.images.cache_bytes)
         self._workers = ThreadPoolExecutor(workers, thread_name_prefix="safecode-check")
