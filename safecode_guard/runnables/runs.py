@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
@@ -53,17 +54,25 @@ def remembered(config: RunnableConfig | None) -> tuple[RunnableConfig, Any]:
     return config, (get_callback_manager_for_config(config), run_id)
 
 
+@contextmanager
+def in_this_run(run: Any) -> Iterator[None]:
+    """Remember a run meanwhile."""
+    token = current_run.set(run)
+    try:
+        yield
+    finally:
+        current_run.reset(token)
+
+
 def in_run(chunks: Iterator[T], run: Any) -> Generator[T]:
     """Yield chunks, each made with its run remembered."""
     try:
         while True:
-            token = current_run.set(run)
-            try:
-                chunk = next(chunks)
-            except StopIteration:
-                return
-            finally:
-                current_run.reset(token)
+            with in_this_run(run):
+                try:
+                    chunk = next(chunks)
+                except StopIteration:
+                    return
             yield chunk
     finally:
         chunks.close()  # type: ignore[attr-defined]
@@ -73,13 +82,11 @@ async def ain_run(chunks: AsyncIterator[T], run: Any) -> AsyncGenerator[T]:
     """Yield chunks asynchronously, each made with its run remembered."""
     try:
         while True:
-            token = current_run.set(run)
-            try:
-                chunk = await anext(chunks)
-            except StopAsyncIteration:
-                return
-            finally:
-                current_run.reset(token)
+            with in_this_run(run):
+                try:
+                    chunk = await anext(chunks)
+                except StopAsyncIteration:
+                    return
             yield chunk
     finally:
         await chunks.aclose()  # type: ignore[attr-defined]

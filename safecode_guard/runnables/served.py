@@ -19,7 +19,7 @@ from typing import Any
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models.base import LanguageModelInput
 from langchain_core.language_models.chat_models import BaseChatModel
-from langchain_core.messages import AIMessageChunk, BaseMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult, LLMResult
 from langchain_core.prompt_values import ChatPromptValue, PromptValue
 from langchain_core.runnables import RunnableConfig
@@ -31,7 +31,7 @@ from safecode_guard.pipeline.requests import TurnEvent, TurnRequest, TurnResult
 from safecode_guard.runnables import batching
 from safecode_guard.runnables.arguments import STANDARD, require_known
 from safecode_guard.runnables.messages import AnswerShape, AnswerStream, chat_result
-from safecode_guard.runnables.runs import ain_run, in_run, remembered
+from safecode_guard.runnables.runs import ain_run, in_run, in_this_run, remembered
 from safecode_guard.turns.inlining import with_bytes
 
 WORKERS = 8
@@ -60,6 +60,8 @@ class ServedChatModel(BaseChatModel):
 
     model_config = ConfigDict(arbitrary_types_allowed=True, protected_namespaces=())
 
+    streaming: bool = False
+    """Make every answer as a stream, ``invoke``'s too, for handlers that show tokens."""
     max_batch: int = 8
     """Turns that ``batch`` decodes together."""
 
@@ -115,6 +117,32 @@ class ServedChatModel(BaseChatModel):
         return await super().agenerate(inlined, *args, **kwargs)
 
     # -- one answer ---------------------------------------------------------------------------
+
+    def invoke(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AIMessage:
+        """Answer; the run is remembered, since core may make the answer as a stream."""
+        config, run = remembered(config)
+        with in_this_run(run):
+            return super().invoke(input, config, stop=stop, **kwargs)
+
+    async def ainvoke(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AIMessage:
+        """Answer on the event loop; see `invoke`."""
+        config, run = remembered(config)
+        with in_this_run(run):
+            return await super().ainvoke(input, config, stop=stop, **kwargs)
 
     def _generate(
         self,
