@@ -205,13 +205,23 @@ class Actions(Part):
     """The turn carries media that cannot be judged: never a pass."""
 
 
+class StageActions(Part):
+    """What follows at one stage, or for one tool; None: as the policy's ``actions`` say."""
+
+    safe: Action | None = None
+    unsafe: Action | None = None
+    undecided: Action | None = None
+    judge_error: Literal["guide", "review", "block"] | None = None
+    unjudgeable: Literal["review", "block"] | None = None
+
+
 class StagePart(Part):
     """What all stages share."""
 
     judge: JudgeConfig | None = None
     """A judge of this stage's own; None: the policy's."""
-    actions: Actions | None = None
-    """What follows at this stage; None: the policy's ``actions``."""
+    actions: StageActions = StageActions()
+    """What follows at this stage, where it differs from the policy's ``actions``."""
 
     _named_judge = field_validator("judge", mode="before")(_same_model_unless_named)
 
@@ -226,10 +236,10 @@ class InputStage(StagePart):
 class ToolStage(StagePart):
     """A tool's call or result. Actions are asked for by the tool's name."""
 
-    tools: dict[str, Literal["skip"] | Actions] = Field(default_factory=dict)
+    tools: dict[str, Literal["skip"] | StageActions] = Field(default_factory=dict)
     """Patterns of tool names (``get_*``), the first that matches; ``skip`` is never judged."""
 
-    def actions_for(self, tool: str | None) -> Literal["skip"] | Actions | None:
+    def actions_for(self, tool: str | None) -> Literal["skip"] | StageActions | None:
         """Return what the first pattern that matches a tool says; None if none does."""
         names = (rule for pattern, rule in self.tools.items() if fnmatchcase(tool or "", pattern))
         return next(names, None)
@@ -361,10 +371,8 @@ class Policy(PolicyFields):
         named = part.actions_for(tool) if isinstance(part, ToolStage) else None
         if named == "skip":
             return "skip"
-        set_here = (a.model_dump(exclude_unset=True) for a in (part.actions, named) if a)
-        return self.actions.model_copy(
-            update={k: v for given in set_here for k, v in given.items()}
-        )
+        chosen = [a.model_dump(exclude_none=True) for a in (part.actions, named) if a]
+        return self.actions.model_copy(update={k: v for one in chosen for k, v in one.items()})
 
     def digest(self, **objects: str) -> str:
         """Return the sha256 over the canonical JSON of this policy.
@@ -373,8 +381,10 @@ class Policy(PolicyFields):
             **objects: Ids of objects outside the policy that change its effect (own judge,
                 own strategy).
         """
+        # Of a stage's patterns the first counts, and sorted keys would hide which it is.
+        tools = [list(part.tools) for part in (self.stages.tool_call, self.stages.tool_result)]
         canonical = json.dumps(
-            {"policy": self.model_dump(mode="json"), "objects": objects},
+            {"policy": self.model_dump(mode="json"), "tools": tools, "objects": objects},
             sort_keys=True,
             separators=(",", ":"),
         )

@@ -60,10 +60,14 @@ class SubjectImage(_Record):
     """An image that was judged, by reference."""
 
     sha256: str
+    """Of the encoded bytes as they came; of the binary PPM for an image handed over as pixels."""
     message_index: int
     mime: str
     width: int
     height: int
+    shown_sha256: str | None = None
+    """Of the PNG that was made of the judged pixels and handed on to a model in place of those
+    bytes; None: the bytes themselves were, or the pixels, or nothing yet."""
 
 
 class SkippedMedia(_Record):
@@ -71,6 +75,7 @@ class SkippedMedia(_Record):
 
     message_index: int
     block_index: int
+    """-1 where it stands outside the message's content."""
     kind: str
     reason: str
 
@@ -141,8 +146,8 @@ class Verdict(_Record):
     label: Label | None
     """safe, unsafe or undecided; None if the judge failed or could not be asked."""
     action: Action
-    p_unsafe: float | None = None
-    label_mass: float | None = None
+    p_unsafe: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
+    label_mass: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     categories: tuple[Category, ...] = ()
     caption: str | None = None
     rationale: str | None = None

@@ -66,8 +66,8 @@ class DelegateEngine:
 
     @property
     def abilities(self) -> Abilities:
-        """None."""
-        return Abilities()
+        """None, and pictures reach it as files."""
+        return Abilities(takes_files=True)
 
     def open(
         self, turns: Sequence[Turn], sampling: Sampling, *, tools: Sequence[Tool] = ()

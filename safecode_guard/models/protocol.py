@@ -140,6 +140,8 @@ class Abilities:
     """Its answers can be held to a grammar."""
     label_scores: bool = False
     """It can be asked for the scores of labels: it can judge itself."""
+    takes_files: bool = False
+    """It is handed the pictures' files, not their pixels."""
     batches: bool = False
     """Several turns in one session cost less than each in one of its own."""
 

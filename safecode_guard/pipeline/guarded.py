@@ -147,12 +147,15 @@ class GuardedTurns:
         decoding = None
         steered = finding.decision.action == "guide" and not case.refuse
         try:
+            if self.engine.abilities.takes_files:
+                for image in case.request.turn.images:
+                    image.file  # noqa: B018  what is handed on is made before it is recorded
             if steered and finding.judgement is not None:
                 decoding = self._steering.prepare(case)
-        except Exception as error:  # a strategy is foreign code; without it nothing is answered
+            case.verdict = self.examiner.conclude(case.subject, finding, decoding=decoding)
+        except Exception as error:  # strategies and sinks are foreign code: nothing is answered
             case.finding = replace(finding, decision=Decision(None, "block", degraded=True))
             return case, error
-        case.verdict = self.examiner.conclude(case.subject, finding, decoding=decoding)
         return case, case.verdict
 
     # -- answering ----------------------------------------------------------------------------

@@ -71,7 +71,8 @@ def _shifted(message: TurnMessage, by: int) -> TurnMessage:
         ImagePart(part.index + by) if isinstance(part, ImagePart) else part
         for part in message.parts
     )
-    return replace(message, parts=tuple(parts))
+    unshown = tuple(index + by for index in message.unshown)
+    return replace(message, parts=tuple(parts), unshown=unshown)
 
 
 def withheld(case: Case, verdicts: tuple[Verdict, ...], policy: Policy) -> TurnResult | TurnBlocked:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,8 +14,7 @@ from safecode_guard.pipeline.factory import make_examiner
 from safecode_guard.pipeline.host import EventLoop
 from safecode_guard.policy import Policy
 from safecode_guard.runnables.arguments import require_known
-from safecode_guard.runnables.subjects import Examination
-from safecode_guard.taxonomy import Stage
+from safecode_guard.runnables.checking import Checking
 from safecode_guard.turns.pictures import PictureStore
 from safecode_guard.verdict import Verdict
 
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
 _CALL = frozenset({"stage", "tool_call", "answer"})
 
 
-class SafeCoDeCheck(Runnable[LanguageModelInput, Verdict]):
+class SafeCoDeCheck(Checking, Runnable[LanguageModelInput, Verdict]):
     """Messages in, a `Verdict` out; for gates before something that cannot be steered.
 
     Example:
@@ -54,39 +52,19 @@ class SafeCoDeCheck(Runnable[LanguageModelInput, Verdict]):
         """
         engine = model.engine if model is not None and judge is None else None
         self.policy = policy or Policy()
-        self.examiner: Examiner = make_examiner(
+        self._examiner = make_examiner(
             self.policy, engine=engine, judge=judge, steers=self.policy.mode == "guard"
         )
         self._pictures = PictureStore(self.policy.images.cache_bytes)
         self._workers = ThreadPoolExecutor(workers, thread_name_prefix="safecode-check")
 
-    def check(
-        self,
-        messages: LanguageModelInput,
-        *,
-        stage: Stage | None = None,
-        tool_call: Mapping[str, Any] | None = None,
-        answer: str | None = None,
-    ) -> Verdict:
-        """Judge a conversation, or something about to happen in it; see `SafeCoDeGuard.check`."""
-        examination = Examination(messages, stage, tool_call, answer)
-        return self.examiner.check(examination.subject(self.policy, self._pictures))
+    @property
+    def examiner(self) -> Examiner:
+        """What routes, judges and concludes."""
+        return self._examiner
 
-    async def acheck(
-        self,
-        messages: LanguageModelInput,
-        *,
-        stage: Stage | None = None,
-        tool_call: Mapping[str, Any] | None = None,
-        answer: str | None = None,
-    ) -> Verdict:
-        """Judge a conversation without blocking the event loop; see `check`."""
-        examination, host = (
-            Examination(messages, stage, tool_call, answer),
-            EventLoop(self._workers),
-        )
-        subject = await host.call(partial(examination.subject, self.policy, self._pictures))
-        return await self.examiner.examine(subject, host)
+    def _host(self, call: Any = None) -> EventLoop:
+        return EventLoop(self._workers)
 
     def invoke(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any

@@ -34,21 +34,25 @@ def emit_verdict(verdict: Verdict, run_manager: CallbackManagerForLLMRun | None 
     verdict all the same.
     """
     payload = verdict.to_json()
-    if run_manager is not None:
-        manager = CallbackManager(
-            handlers=run_manager.handlers,
-            inheritable_handlers=run_manager.inheritable_handlers,
-            parent_run_id=run_manager.run_id,
-            tags=run_manager.tags,
-            metadata=run_manager.metadata,
-        )
-        manager.on_custom_event(EVENT_NAME, payload, run_id=run_manager.run_id)
-    elif (run := current_run.get()) is not None:
+    run = current_run.get() if run_manager is None else run_by(run_manager)
+    if run is not None:
         run[0].on_custom_event(EVENT_NAME, payload, run_id=run[1])
     else:
         with suppress(RuntimeError):  # no run to dispatch on
             dispatch_custom_event(EVENT_NAME, payload)
     _write_to_graph(payload)
+
+
+def run_by(run_manager: CallbackManagerForLLMRun) -> tuple[CallbackManager, UUID]:
+    """Return the run that a run manager stands for."""
+    manager = CallbackManager(
+        handlers=run_manager.handlers,
+        inheritable_handlers=run_manager.inheritable_handlers,
+        parent_run_id=run_manager.run_id,
+        tags=run_manager.tags,
+        metadata=run_manager.metadata,
+    )
+    return manager, run_manager.run_id
 
 
 def _write_to_graph(payload: dict[str, Any]) -> None:

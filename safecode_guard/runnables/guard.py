@@ -6,7 +6,6 @@ import os
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -24,18 +23,16 @@ from safecode_guard.pipeline.factory import make_examiner, make_turns
 from safecode_guard.pipeline.guarded import GuardedTurns
 from safecode_guard.pipeline.requests import TurnRequest
 from safecode_guard.policy import Policy
+from safecode_guard.runnables.checking import Checking
 from safecode_guard.runnables.messages import AnswerShape
 from safecode_guard.runnables.runs import run_of
 from safecode_guard.runnables.served import Call, ServedChatModel
-from safecode_guard.runnables.subjects import Examination
 from safecode_guard.runnables.transformers import ChatTransformers
 from safecode_guard.runnables.wrapped import Wrapped, wrapped
 from safecode_guard.settings import PREFIX, SafeCoDeSettings
 from safecode_guard.steering.factory import make_strategy
-from safecode_guard.taxonomy import Stage
 from safecode_guard.turns.pictures import PictureStore
 from safecode_guard.turns.reading import read_turn
-from safecode_guard.verdict import Verdict
 
 _FIXED: Final = frozenset({"model", "judge", "strategy", "policy"})
 
@@ -44,7 +41,7 @@ class UnreadEnvironmentWarning(UserWarning):
     """The environment sets up a policy, and this guard was made without reading it."""
 
 
-class SafeCoDeGuard(ServedChatModel):
+class SafeCoDeGuard(Checking, ServedChatModel):
     """A chat model whose image-bearing turns are judged, and steered by the verdict.
 
     It composes like any chat model: in sequences, branches, agents and graphs. The verdict is on
@@ -180,44 +177,6 @@ class SafeCoDeGuard(ServedChatModel):
                     steers=self.policy.mode == "guard",
                 )
             return self._examiner
-
-    def check(
-        self,
-        messages: LanguageModelInput,
-        *,
-        stage: Stage | None = None,
-        tool_call: Mapping[str, Any] | None = None,
-        answer: str | None = None,
-    ) -> Verdict:
-        """Judge a conversation, or something about to happen in it; nothing is generated.
-
-        What the policy does not judge comes back with the action ``pass`` and no label.
-
-        Args:
-            messages: The conversation; at stage ``tool_result`` it ends with the result.
-            stage: What is judged; None: the tool call if there is one, else the user's turn.
-            tool_call: A call in LangChain's form (name, args, id).
-            answer: The finished answer at stage ``output``; None: the last message.
-
-        Raises:
-            GuardError: If there is nothing that could be judged: no message, no such stage.
-        """
-        examination = Examination(messages, stage, tool_call, answer)
-        return self.examiner.check(examination.subject(self.policy, self._pictures))
-
-    async def acheck(
-        self,
-        messages: LanguageModelInput,
-        *,
-        stage: Stage | None = None,
-        tool_call: Mapping[str, Any] | None = None,
-        answer: str | None = None,
-    ) -> Verdict:
-        """Judge a conversation without blocking the event loop; see `check`."""
-        examination, host = Examination(messages, stage, tool_call, answer), self._host()
-        subject = await host.call(partial(examination.subject, self.policy, self._pictures))
-        examiner = await host.call(lambda: self.examiner)
-        return await examiner.examine(subject, host)
 
     # -- serving ------------------------------------------------------------------------------
 

@@ -104,6 +104,7 @@ class AnswerStream:
         self._shape = shape
         self._visible = shape.text_filter()
         self._native = False
+        self._verdicts: list[Verdict] = []
 
     def chunks(self, event: TurnEvent) -> Iterator[ChatGenerationChunk]:
         """Return the chunks that an event gives.
@@ -114,8 +115,12 @@ class AnswerStream:
         if isinstance(event, Exception):
             raise event
         if isinstance(event, Verdict):
-            yield ChatGenerationChunk(message=verdict_chunk(event))
-        elif isinstance(event, TurnResult):
+            self._verdicts.append(event)
+            return
+        if self._verdicts:  # on one chunk: readers of events keep the last of two
+            yield ChatGenerationChunk(message=verdict_chunk(self._verdicts))
+            self._verdicts = []
+        if isinstance(event, TurnResult):
             yield from self._ending(event)
         elif event.native is not None:
             self._native = True
@@ -148,9 +153,9 @@ def whole_chunk(message: AIMessage) -> AIMessageChunk:
     )
 
 
-def verdict_chunk(verdict: Verdict) -> AIMessageChunk:
-    """Return the one chunk that carries a verdict: first, and without text."""
-    return AIMessageChunk(content="", response_metadata=to_metadata([verdict]))
+def verdict_chunk(verdicts: Sequence[Verdict]) -> AIMessageChunk:
+    """Return the one chunk that carries verdicts: first, and without text."""
+    return AIMessageChunk(content="", response_metadata=to_metadata(verdicts))
 
 
 def final_chunk(result: TurnResult, shape: AnswerShape) -> AIMessageChunk:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
@@ -15,7 +15,7 @@ from langchain_core.runnables.config import get_callback_manager_for_config
 from langchain_core.utils.uuid import uuid7
 
 from safecode_guard.pipeline.requests import Run
-from safecode_guard.runnables.events import current_run, emit_verdict
+from safecode_guard.runnables.events import current_run, emit_verdict, run_by
 
 T = TypeVar("T")
 
@@ -44,6 +44,11 @@ def in_this_context(function: Any) -> Any:
     """
     context = contextvars.copy_context()
     return lambda *args: context.copy().run(function, *args)
+
+
+def in_run_of(manager: CallbackManagerForLLMRun | None) -> AbstractContextManager[None]:
+    """Remember a run manager's run meanwhile."""
+    return nullcontext() if manager is None else in_this_run(run_by(manager))
 
 
 def remembered(config: RunnableConfig | None) -> tuple[RunnableConfig, Any]:

@@ -19,7 +19,7 @@ from typing import Any
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models.base import LanguageModelInput
 from langchain_core.language_models.chat_models import BaseChatModel
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages import AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult, LLMResult
 from langchain_core.prompt_values import ChatPromptValue, PromptValue
 from langchain_core.runnables import RunnableConfig
@@ -31,7 +31,7 @@ from safecode_guard.pipeline.requests import TurnEvent, TurnRequest, TurnResult
 from safecode_guard.runnables import batching
 from safecode_guard.runnables.arguments import STANDARD, require_known
 from safecode_guard.runnables.messages import AnswerShape, AnswerStream, chat_result
-from safecode_guard.runnables.runs import ain_run, in_run, in_this_run, remembered
+from safecode_guard.runnables.runs import ain_run, in_run, in_run_of, remembered
 from safecode_guard.turns.inlining import with_bytes
 
 WORKERS = 8
@@ -116,33 +116,29 @@ class ServedChatModel(BaseChatModel):
         inlined = [await asyncio.to_thread(with_bytes, each) for each in messages]
         return await super().agenerate(inlined, *args, **kwargs)
 
+    # -- runs: core hands `_stream` no run manager, not even where it stands in for `_generate` --
+
+    def _generate_with_cache(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        with in_run_of(run_manager):
+            return super()._generate_with_cache(messages, stop, run_manager, **kwargs)
+
+    async def _agenerate_with_cache(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        with in_run_of(run_manager.get_sync() if run_manager else None):
+            return await super()._agenerate_with_cache(messages, stop, run_manager, **kwargs)
+
     # -- one answer ---------------------------------------------------------------------------
-
-    def invoke(
-        self,
-        input: LanguageModelInput,
-        config: RunnableConfig | None = None,
-        *,
-        stop: list[str] | None = None,
-        **kwargs: Any,
-    ) -> AIMessage:
-        """Answer; the run is remembered, since core may make the answer as a stream."""
-        config, run = remembered(config)
-        with in_this_run(run):
-            return super().invoke(input, config, stop=stop, **kwargs)
-
-    async def ainvoke(
-        self,
-        input: LanguageModelInput,
-        config: RunnableConfig | None = None,
-        *,
-        stop: list[str] | None = None,
-        **kwargs: Any,
-    ) -> AIMessage:
-        """Answer on the event loop; see `invoke`."""
-        config, run = remembered(config)
-        with in_this_run(run):
-            return await super().ainvoke(input, config, stop=stop, **kwargs)
 
     def _generate(
         self,

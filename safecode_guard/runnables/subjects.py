@@ -96,5 +96,5 @@ def _last_text(turn: Turn, role: str) -> str:
 def _newest(turn: Turn, role: str) -> int:
     """Return how many pictures the last messages of a role brought."""
     last = turn.messages[_trailing(turn, role) :]
-    indices = [i for message in last for i in message.all_image_indices]
+    indices = [i for message in last for i in message.judged_indices]
     return len(turn.images) - min(indices) if indices else 0

@@ -18,6 +18,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import cycle
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import SplitResult, urlsplit
 
@@ -81,13 +83,13 @@ def fetch_image(url: str, policy: ImagePolicy, *, resolve: Resolve = resolve) ->
 
     Raises:
         ForbiddenSource: If the URL, its host or one of the host's addresses is not allowed.
-        FetchFailed: If there is no answer in time, or none with status 200; if the extra
-            ``remote`` is not installed.
+        FetchFailed: If there is no answer in time, or none with status 200; if the name cannot be
+            resolved in time; if the extra ``remote`` is not installed.
         ImageTooLarge: If the answer is over ``policy.max_bytes``.
     """
     deadline = time.monotonic() + policy.url_timeout_s
     target = check_url(url, policy)
-    addresses = check_addresses(_resolve(target.host, resolve))
+    addresses = check_addresses(_resolve(target.host, resolve, deadline))
     return download(target, addresses, deadline=deadline, max_bytes=policy.max_bytes)
 
 
@@ -182,17 +184,16 @@ def download(
             "Fetching images needs httpx.", hint="Install safecode-guard[remote]."
         ) from error
     url = httpcore.URL(scheme="https", host=target.host, port=port, target=target.path)
+    backend = PinnedBackend(addresses, deadline=deadline)
     pool = httpcore.ConnectionPool(
         ssl_context=ssl_context,
         http1=True,
         http2=False,
         retries=RETRIES,
-        network_backend=cast(
-            "httpcore.NetworkBackend", PinnedBackend(addresses, deadline=deadline)
-        ),
+        network_backend=cast("httpcore.NetworkBackend", backend),
     )
-    timeout = dict.fromkeys(("connect", "read", "write", "pool"), _left(deadline))
     try:
+        timeout = dict.fromkeys(("connect", "read", "write", "pool"), _left(deadline))
         with (
             pool,
             pool.stream("GET", url, headers=_HEADERS, extensions={"timeout": timeout}) as response,
@@ -303,11 +304,30 @@ def _left(deadline: float) -> float:
     return left
 
 
-def _resolve(host: str, resolve: Resolve) -> Sequence[str]:
+def _resolve(host: str, resolve: Resolve, deadline: float) -> Sequence[str]:
+    """Return the addresses of a host; the system's resolver knows no deadline of its own."""
+    answers: SimpleQueue[Sequence[str] | Exception] = SimpleQueue()
+    Thread(target=_answer, args=(host, resolve, answers), daemon=True).start()
     try:
-        return resolve(host)
-    except OSError as error:
-        raise FetchFailed("The host's name cannot be resolved.") from error
+        answer = answers.get(timeout=max(0.0, deadline - time.monotonic()))
+    except Empty:
+        raise FetchFailed(
+            "The host's name was not resolved in time.", hint="See images.url_timeout_s."
+        ) from None
+    if isinstance(answer, UnicodeError):
+        raise _forbidden("The URL's host is no name that can be resolved.") from answer
+    if isinstance(answer, OSError):
+        raise FetchFailed("The host's name cannot be resolved.") from answer
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def _answer(host: str, resolve: Resolve, answers: SimpleQueue[Sequence[str] | Exception]) -> None:
+    try:
+        answers.put(resolve(host))
+    except Exception as error:  # handed over to the thread that asked
+        answers.put(error)
 
 
 def _forbidden(reason: str, hint: str = "Send the image's bytes as base64.") -> ForbiddenSource:

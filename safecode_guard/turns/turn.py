@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal
 
 from PIL import Image
 
@@ -47,6 +47,40 @@ class ToolCall:
 
 
 @dataclass(frozen=True)
+class Carried:
+    """A block of a provider's own state, proven to hold no media."""
+
+    block: Mapping[str, Any]
+    at: int
+    """How many of the message's parts stand before it."""
+    covers: int = 0
+    """How many parts, from there on, say what the block says: it goes back out in their place."""
+
+
+@dataclass(frozen=True)
+class State:
+    """What goes back out with a message that is made again, and is shown to no judge.
+
+    Neither are local models shown it. Reasoning with its signature, calls of a provider's own
+    tools and their like are needed by the provider's next step, and by nobody else.
+    """
+
+    carried: tuple[Carried, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """``additional_kwargs``, proven to hold no media."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """Of ``response_metadata``, what says in whose form the blocks are."""
+    id: str | None = None
+    failed: bool = False
+    """The tool reported an error."""
+    plain: bool = True
+    """The content was one text and not a list of blocks."""
+
+
+_NO_STATE: Final = State()
+
+
+@dataclass(frozen=True)
 class TurnMessage:
     """One message of the conversation."""
 
@@ -55,6 +89,9 @@ class TurnMessage:
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
     name: str | None = None
+    unshown: tuple[int, ...] = ()
+    """Indices of images in a tool's artifact: they are judged, and no model is shown them."""
+    state: State = field(default=_NO_STATE, compare=False, repr=False)
 
     @property
     def text(self) -> str:
@@ -63,10 +100,17 @@ class TurnMessage:
 
     @property
     def image_indices(self) -> tuple[int, ...]:
-        """Indices of the message's images, in order."""
+        """Indices of the images that the model is shown, in order."""
         return tuple(part.index for part in self.parts if isinstance(part, ImagePart))
 
-    all_image_indices = image_indices
+    @property
+    def judged_indices(self) -> tuple[int, ...]:
+        """Indices of all images of the message, those that no model is shown at the end."""
+        return self.image_indices + self.unshown
+
+    def with_parts(self, parts: tuple[Part, ...]) -> TurnMessage:
+        """Return the message with other parts, and without the state that belonged to them."""
+        return replace(self, parts=parts, state=replace(self.state, carried=()))
 
 
 @dataclass(frozen=True)
@@ -121,21 +165,22 @@ class Turn:
             return replace(self, messages=(*self.messages, asked))
         images = [i for i, part in enumerate(last.parts) if isinstance(part, ImagePart)]
         kept = last.parts[: images[-1] + 1] if images else ()
-        asked = replace(last, parts=(*kept, TextPart(question)))
+        asked = last.with_parts((*kept, TextPart(question)))
         return replace(self, messages=(*self.messages[:-1], asked))
 
     def with_system(self, text: str) -> Turn:
         """Return the conversation with a text added to its system message."""
         first, rest = self.messages[0], self.messages[1:]
         if first.role == "system":
-            joined = replace(first, parts=(TextPart(f"{first.text}\n\n{text}".strip()),))
+            added = TextPart(f"\n\n{text}" if first.parts else text)
+            joined = first.with_parts((*first.parts, added))
             return replace(self, messages=(joined, *rest))
         return replace(self, messages=(TurnMessage("system", (TextPart(text),)), *self.messages))
 
     def with_pixels(self, pixels: Sequence[Image.Image]) -> Turn:
         """Return the conversation with other pictures in the places of its images."""
         images = tuple(
-            replace(image, pixels=other) for image, other in zip(self.images, pixels, strict=True)
+            image.with_pixels(other) for image, other in zip(self.images, pixels, strict=True)
         )
         return replace(self, images=images)
 
@@ -146,17 +191,26 @@ class Turn:
 
     def key(self) -> str:
         """Return the sha256 of the whole conversation: roles, text, tool calls, image hashes."""
-        canonical = [
-            [
-                message.role,
-                [
-                    p.text if isinstance(p, TextPart) else {"image": self.images[p.index].sha256}
-                    for p in message.parts
-                ],
-                [[call.name, call.arguments] for call in message.tool_calls],
-                message.name,
-            ]
-            for message in self.messages
+        canonical = [self._canonical(message) for message in self.messages]
+        text = json.dumps(canonical, sort_keys=True, separators=(",", ":"), default=repr)
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+    def _canonical(self, message: TurnMessage) -> list[Any]:
+        parts = [
+            part.text if isinstance(part, TextPart) else self._identity(part.index)
+            for part in message.parts
         ]
-        text = json.dumps(canonical, sort_keys=True, separators=(",", ":"), default=str)
-        return hashlib.sha256(text.encode()).hexdigest()
+        calls = [[call.id, call.name, _typed(call.arguments)] for call in message.tool_calls]
+        seldom = [message.tool_call_id, [self._identity(index) for index in message.unshown]]
+        return [message.role, parts, calls, message.name, *(seldom if any(seldom) else ())]
+
+    def _identity(self, index: int) -> dict[str, Any]:
+        image = self.images[index]
+        return {"image": image.sha256, **({"frame": image.frame} if image.frame else {})}
+
+
+def _typed(value: Any) -> Any:
+    """Return data whose JSON differs wherever the data does: 1 and "1" are different keys."""
+    if isinstance(value, Mapping):
+        return {f"{type(k).__name__}:{k}": _typed(item) for k, item in value.items()}
+    return [_typed(item) for item in value] if isinstance(value, list | tuple) else value

@@ -19,6 +19,7 @@ from safecode_guard.policy import (
     Part,
     Policy,
     SameModelJudgeConfig,
+    StageActions,
     Thresholds,
     ToolStage,
     key_paths,
@@ -225,8 +226,8 @@ def test_what_a_stages_or_a_tools_actions_leave_open_comes_from_above() -> None:
 
 
 def test_tools_go_by_the_first_pattern_that_matches() -> None:
-    stage = ToolStage(tools={"get_secret": Actions(safe="block"), "get_*": "skip"})
-    assert stage.actions_for("get_secret") == Actions(safe="block")
+    stage = ToolStage(tools={"get_secret": StageActions(safe="block"), "get_*": "skip"})
+    assert stage.actions_for("get_secret") == StageActions(safe="block")
     assert stage.actions_for("get_time") == "skip"
     assert stage.actions_for("Get_time") is None
     assert stage.actions_for(None) is None

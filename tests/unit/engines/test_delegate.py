@@ -64,7 +64,7 @@ def test_it_knows_nothing_of_the_model_and_can_do_nothing_with_it():
     assert engine.id == "generic-fake-chat-model"
     assert engine.family is GENERIC
     assert engine.vocabulary is None
-    assert engine.abilities == Abilities()
+    assert engine.abilities == Abilities(takes_files=True)
     assert engine.working_size(Image.new("RGB", (3, 2))) == (3, 2)
     assert isinstance(engine.open([], Sampling()), AsyncSession)
 

@@ -115,7 +115,7 @@ def test_a_stream_is_verdict_text_and_one_closing_chunk():
 
 def test_two_verdicts_merge_into_a_list():
     other = VERDICT.model_copy(update={"stage": "output"})
-    whole = merged([verdict_chunk(VERDICT), AIMessageChunk("Run."), verdict_chunk(other)])
+    whole = merged([verdict_chunk([VERDICT]), AIMessageChunk("Run."), verdict_chunk([other])])
     assert [verdict.stage for verdict in Verdict.all_from_message(whole)] == ["input", "output"]
 
 
@@ -145,7 +145,7 @@ def test_a_whole_message_becomes_one_chunk_that_merges_into_the_same():
     message = AIMessage("Run.", tool_calls=[call], id="own", response_metadata={"model": "other"})
     chunk = whole_chunk(message)
     assert json.loads(chunk.tool_call_chunks[0]["args"]) == {"target": "edge"}
-    whole = merged([verdict_chunk(VERDICT), chunk])
+    whole = merged([verdict_chunk([VERDICT]), chunk])
     assert whole.tool_calls == [call]
     assert whole.response_metadata["model"] == "other"
 

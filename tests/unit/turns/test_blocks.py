@@ -165,10 +165,6 @@ FORMS: dict[str, Form] = {
             }
         ],
     },
-    "an image hidden in a text block": lambda d, b: {
-        "type": "text",
-        "image_url": f"data:image/png;base64,{b}",
-    },
     "data url with parameters": lambda d, b: {
         "type": "image_url",
         "image_url": {"url": f"data:image/png;charset=utf-8;name=a;base64,{b}"},

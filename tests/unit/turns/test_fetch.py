@@ -419,7 +419,7 @@ def test_errors_of_the_transport_are_typed(error: type[Exception]) -> None:
 def test_a_url_is_fetched_once_per_turn_and_failures_are_counted() -> None:
     asked = respx.get(URL).mock(return_value=httpx.Response(200, content=b"no image"))
     block = {"type": "image", "url": URL}
-    policy = POLICY.model_copy(update={"max_images": 2})
+    policy = POLICY.model_copy(update={"max_images": 2, "overflow": "refuse"})
     turn = read_turn(
         [HumanMessage([block]), HumanMessage([block, block])],
         policy,

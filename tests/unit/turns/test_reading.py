@@ -4,6 +4,7 @@ import base64
 import io
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -29,16 +30,13 @@ from langchain_core.messages import (
 from PIL import Image
 
 from safecode_guard.errors import (
-    FetchFailed,
     ForbiddenSource,
     GuardError,
-    ImageTooLarge,
     TemplateError,
     UnsupportedMedia,
 )
-from safecode_guard.policy import ImagePolicy
-from safecode_guard.turns.reading import read_and_inline, read_turn
-from safecode_guard.turns.turn import ImagePart, TextPart, ToolCall, Turn
+from safecode_guard.turns.reading import read_turn
+from safecode_guard.turns.turn import ImagePart, TextPart, ToolCall, Turn, TurnMessage
 
 
 def block(colour: str = "teal") -> dict[str, str]:
@@ -126,7 +124,7 @@ def test_a_tool_loop_keeps_calls_results_and_names() -> None:
             SystemMessage("Be brief."),
             HumanMessage([TEXT, block("red")], name="kim"),
             AIMessage("", tool_calls=[{"id": "c1", "name": "look", "args": {"zoom": 2}}]),
-            ToolMessage([TEXT, block("blue")], tool_call_id="c1", name="look", artifact=block()),
+            ToolMessage([TEXT, block("blue")], tool_call_id="c1", name="look"),
             AIMessage("Done."),
             HumanMessage("Thanks."),
         ]
@@ -172,10 +170,10 @@ def test_nested_results_keep_their_text_and_images_in_order() -> None:
     assert turn.images[0].block_index == 1
 
 
-def test_base64_in_plain_text_is_text() -> None:
+def test_base64_in_the_text_of_a_user_or_an_assistant_is_text() -> None:
     text = f"data:image/png;base64,{block()['base64']}"
-    turn = read_turn([HumanMessage(text), ToolMessage(text, tool_call_id="1")])
-    assert turn.messages[0].text == turn.messages[1].text == text
+    turn = read_turn([HumanMessage(text), AIMessage(text), SystemMessage(text)])
+    assert [message.text for message in turn.messages] == [text] * 3
     assert not turn.images
 
 
@@ -208,90 +206,6 @@ def test_strict_raises_for_the_first_medium_with_its_position() -> None:
     assert (caught.value.message_index, caught.value.block_index) == (1, 1)
     with pytest.raises(UnsupportedMedia):
         read_turn([HumanMessage([AUDIO])], strict=True)
-
-
-def test_images_over_the_limit_are_listed() -> None:
-    messages = [HumanMessage([block(), block()]), HumanMessage([block(), TEXT, block()])]
-    turn = read_turn(messages, ImagePolicy(max_images=2))
-    assert len(turn.images) == 2
-    assert [(s.message_index, s.block_index) for s in turn.skipped] == [(1, 0), (1, 2)]
-    assert all("more than 2 images" in s.reason for s in turn.skipped)
-    assert turn.messages[1].text == "words"
-    with pytest.raises(ImageTooLarge):
-        read_turn(messages, ImagePolicy(max_images=2), strict=True)
-
-
-def test_frames_of_an_animation_count_one_by_one() -> None:
-    file = io.BytesIO()
-    frames = [Image.new("RGB", (4, 4), (60 * i, 0, 0)) for i in range(4)]
-    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:])
-    animated = {"type": "image", "image": file.getvalue()}
-    turn = read_turn([HumanMessage([animated, TEXT])], ImagePolicy(max_images=4))
-    assert turn.messages[0].image_indices == (0, 1, 2, 3)
-    assert len({image.sha256 for image in turn.images}) == 1
-    turn = read_turn([HumanMessage([block(), animated])], ImagePolicy(max_images=4))
-    assert (len(turn.images), len(turn.skipped)) == (1, 1)  # all of its frames, or none
-
-
-@given(
-    st.lists(st.sampled_from(["image", "audio", "text", "path"]), max_size=10), st.integers(1, 5)
-)
-def test_every_medium_is_an_image_or_listed(kinds: list[str], most: int) -> None:
-    blocks = {
-        "image": block(),
-        "audio": AUDIO,
-        "text": TEXT,
-        "path": {"type": "image", "path": "a"},
-    }
-    turn = read_turn([HumanMessage([blocks[kind] for kind in kinds])], ImagePolicy(max_images=most))
-    tried = [kind for kind in kinds if kind in ("image", "path")][:most]  # failures count too
-    assert len(turn.images) == tried.count("image")
-    assert len(turn.images) + len(turn.skipped) == sum(kind != "text" for kind in kinds)
-    assert turn.messages[0].text == "words" * kinds.count("text")
-
-
-def test_fetched_bytes_take_the_place_of_their_url() -> None:
-    policy = ImagePolicy(allow_urls=True, url_hosts=("pictures.example",))
-    good, bad = "https://pictures.example/a.png", "https://pictures.example/b.png"
-    data = base64.b64decode(block()["base64"])
-    asked: list[str] = []
-
-    def fetch(url: str, given: ImagePolicy) -> bytes:
-        asked.append(url)
-        if url == bad:
-            raise FetchFailed("gone")
-        return data
-
-    result = {
-        "type": "tool_result",
-        "tool_use_id": "1",
-        "content": [TEXT, {"type": "image", "source": {"type": "url", "url": good}}],
-    }
-    messages = [
-        HumanMessage([TEXT, {"type": "image_url", "image_url": {"url": good}}, block("red")]),
-        ToolMessage([result, {"type": "image", "url": bad}], tool_call_id="1"),
-        AIMessage("words", id="a"),
-    ]
-    before = [message.model_dump() for message in messages]
-    turn, inlined = read_and_inline(messages, policy, fetch=fetch)
-    assert asked == [good, bad]
-    assert [message.model_dump() for message in messages] == before
-    assert inlined[0].content == [TEXT, block(), block("red")]
-    assert inlined[1].content == [
-        {**result, "content": [TEXT, block()]},
-        {"type": "image", "url": bad},
-    ]
-    assert inlined[2] == messages[2]
-    assert [media.reason.partition(":")[0] for media in turn.skipped] == ["FetchFailed"]
-    again = read_turn(inlined, policy, fetch=fetch)
-    assert again.key() == turn.key()
-
-
-def test_messages_without_urls_stay_the_objects_they_are() -> None:
-    messages: list[BaseMessage] = [HumanMessage([TEXT, block()]), AIMessage("words")]
-    turn, inlined = read_and_inline(messages)
-    assert all(one is two for one, two in zip(messages, inlined, strict=True))
-    assert turn.key() == read_turn(messages).key()
 
 
 @given(st.lists(st.text(max_size=8), min_size=1, max_size=4))
@@ -332,6 +246,9 @@ def test_a_system_text_is_joined_to_the_one_there_is() -> None:
     assert read(HumanMessage("x")).with_system("s").messages[0].text == "s"
     joined = read(SystemMessage("a"), HumanMessage("x")).with_system("s")
     assert [m.text for m in joined.messages] == ["a\n\ns", "x"]
+    shown = read(SystemMessage([TEXT, block()]), HumanMessage("x")).with_system("s")
+    assert shown.messages[0].image_indices == (0,)
+    assert shown.messages[0].text == "words\n\ns"
 
 
 def test_answers_and_pixels_can_be_replaced() -> None:
@@ -339,28 +256,45 @@ def test_answers_and_pixels_can_be_replaced() -> None:
     other = Image.new("RGB", (5, 4), "white")
     assert turn.with_pixels([other]).pixels == (other,)
     assert turn.with_pixels([other]).key() == turn.key()
+    assert turn.with_pixels([other]).images[0].file != turn.images[0].file
     with pytest.raises(ValueError):
         turn.with_pixels([])
     assert turn.with_answer("y").messages[-1].text == "y"
 
 
+def call(**arguments: Any) -> AIMessage:
+    return AIMessage("", tool_calls=[{"id": "1", "name": "f", "args": arguments}])
+
+
 def test_the_key_changes_with_everything_the_model_sees() -> None:
-    base = read(SystemMessage("s"), HumanMessage([block(), TEXT]), AIMessage("a"))
-    others = [
-        read(SystemMessage("t"), HumanMessage([block(), TEXT]), AIMessage("a")),
-        read(SystemMessage("s"), HumanMessage([block("red"), TEXT]), AIMessage("a")),
-        read(SystemMessage("s"), HumanMessage([TEXT, block()]), AIMessage("a")),
-        read(SystemMessage("s"), HumanMessage([block(), TEXT]), HumanMessage("a")),
-        read(SystemMessage("s"), HumanMessage([block(), TEXT], name="n"), AIMessage("a")),
-        read(
-            SystemMessage("s"),
-            HumanMessage([block(), TEXT]),
-            AIMessage("a", tool_calls=[{"id": "1", "name": "f", "args": {}}]),
-        ),
+    picture = HumanMessage([block(), TEXT])
+    conversations: list[list[BaseMessage]] = [
+        [SystemMessage("s"), picture, AIMessage("a")],
+        [SystemMessage("t"), picture, AIMessage("a")],
+        [SystemMessage("s"), HumanMessage([block("red"), TEXT]), AIMessage("a")],
+        [SystemMessage("s"), HumanMessage([TEXT, block()]), AIMessage("a")],
+        [SystemMessage("s"), picture, HumanMessage("a")],
+        [SystemMessage("s"), HumanMessage([block(), TEXT], name="n"), AIMessage("a")],
+        [call()],
+        [call(a=[1])],
+        [call(a=["1"])],
+        [call(a=1)],
+        [call(a=True)],
+        [call(a={"1": 2})],
+        [call(), ToolMessage("42", tool_call_id="1")],
+        [call(), ToolMessage("42", tool_call_id="2")],
+        [call(), ToolMessage("42", tool_call_id="1", artifact=base64.b64decode(block()["base64"]))],
     ]
-    keys = [turn.key() for turn in [base, *others]]
+    keys = [read_turn(messages).key() for messages in conversations]
     assert len(set(keys)) == len(keys)
-    assert read(SystemMessage("s"), HumanMessage([block(), TEXT]), AIMessage("a")).key() == keys[0]
+    assert read_turn(conversations[0]).key() == keys[0]
+
+
+def test_keys_of_arguments_have_a_type() -> None:
+    def turn(arguments: dict[Any, Any]) -> Turn:
+        return Turn((TurnMessage("assistant", (), (ToolCall("1", "f", {"a": arguments}),)),))
+
+    assert turn({1: 2}).key() != turn({"1": 2}).key()
 
 
 def test_the_module_loads_neither_langchain_nor_torch() -> None:
