@@ -117,6 +117,8 @@ def _resolve(field: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
 
 def _kind(field: dict[str, Any], root: dict[str, Any]) -> str:
     """Return a short name of a field's type."""
+    if (like := _like(field, root)) is not None:
+        return f"table like `{like}`"
     field = _resolve(field, root)
     if "anyOf" in field:
         return " or ".join(_kind(member, root) for member in field["anyOf"])
@@ -127,8 +129,21 @@ def _kind(field: dict[str, Any], root: dict[str, Any]) -> str:
     if field.get("type") == "array":
         return f"list of {_kind(field['items'], root)}"
     if field.get("type") == "object":
-        return "table"
+        return f"table of {_kind(field['additionalProperties'], root)}"
     return {"null": "none", "integer": "int", "number": "float"}.get(field["type"], field["type"])
+
+
+def _like(field: dict[str, Any], root: dict[str, Any]) -> str | None:
+    """Return the top-level key that is of the same kind of table."""
+    keys = ("$ref", "oneOf")
+    return next(
+        (
+            name
+            for name, top in root["properties"].items()
+            if any(key in field and field[key] == top.get(key) for key in keys)
+        ),
+        None,
+    )
 
 
 def main() -> None:

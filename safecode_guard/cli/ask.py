@@ -11,8 +11,9 @@ from rich.text import Text
 
 from safecode_guard.cli import screen
 from safecode_guard.cli.exits import EXIT_OF
-from safecode_guard.cli.opening import messages_of, open_model, open_policy
+from safecode_guard.cli.opening import messages_of, open_model, open_policy, tool_call_of
 from safecode_guard.cli.options import (
+    Answer,
     AsJson,
     Device,
     Judge,
@@ -21,9 +22,10 @@ from safecode_guard.cli.options import (
     PolicyFile,
     Preset,
     Question,
+    ToolCall,
 )
 from safecode_guard.errors import TurnBlocked
-from safecode_guard.taxonomy import severity
+from safecode_guard.taxonomy import Stage, severity
 from safecode_guard.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -76,6 +78,8 @@ def ask(
 def check(
     image: Picture,
     question: Question,
+    answer: Answer = None,
+    tool_call: ToolCall = None,
     model: Model = None,
     judge: Judge = None,
     policy: PolicyFile = None,
@@ -83,14 +87,17 @@ def check(
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
-    """Judge a picture and a question; nothing is answered."""
+    """Judge a picture and a question, or what follows from them; nothing is answered."""
     rules = open_policy(policy, preset=preset, judge=judge)
     messages = messages_of(image, question)
+    call = None if tool_call is None else tool_call_of(tool_call)
+    stage: Stage | None = None if answer is None else "output"
     chat = open_model(model, device=device)
     from safecode_guard.runnables.guard import SafeCoDeGuard
 
     with screen.working("Judging ..."):
-        verdict = SafeCoDeGuard(model=chat, policy=rules).check(messages)
+        guard = SafeCoDeGuard(model=chat, policy=rules)
+        verdict = guard.check(messages, stage=stage, tool_call=call, answer=answer)
     if as_json:
         screen.print_json(verdict.to_json())
     else:
@@ -142,7 +149,7 @@ def _show(question: str, plain: TimedAnswer, guarded: TimedAnswer) -> None:
         screen.out.print(_trace_table(guarded.trace))
 
 
-STAGES = {
+TRACED = {
     "clean": "picture",
     "second": "second view",
     "contrasted": "contrast",
@@ -154,10 +161,10 @@ def _trace_table(trace: list[dict[str, Any]]) -> Table:
     """Return the guided steps: the three likeliest tokens at each stage, and the one chosen."""
     table = Table(title="Guided steps", title_justify="left", expand=True, show_lines=True)
     table.add_column("#")
-    for title in (*STAGES.values(), "chosen"):
+    for title in (*TRACED.values(), "chosen"):
         table.add_column(title, ratio=1, overflow="fold")
     for step in trace:
-        stages = ("\n".join(map(_token, step[stage][:3])) for stage in STAGES)
+        stages = ("\n".join(map(_token, step[stage][:3])) for stage in TRACED)
         chosen = screen.printable(step["chosen_text"]).strip()
         table.add_row(str(step["step"]), *map(Text, stages), Text(chosen))
     return table

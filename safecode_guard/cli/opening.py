@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
+import json
 import mimetypes
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from safecode_guard.cli import screen
-from safecode_guard.errors import ModelError
+from safecode_guard.errors import ModelError, UnreadableCall
 from safecode_guard.policy import Policy
 from safecode_guard.settings import SafeCoDeSettings
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from safecode_guard.runnables.transformers import ChatTransformers
 
 EMBEDDED_JUDGES = ("light", "nano")
+_CALL: Final = 'Type it like \'{"name": "walk", "args": {"to": "edge"}}\'.'
 
 
 def open_model(
@@ -86,6 +88,21 @@ def _judge_path(name: str) -> str:
     from safecode_guard.tiny.load import weights_path
 
     return str(weights_path(name))  # type: ignore[arg-type]
+
+
+def tool_call_of(text: str) -> dict[str, Any]:
+    """Return a tool call that was typed as JSON.
+
+    Raises:
+        UnreadableCall: If it is no JSON object; its name and arguments are read later.
+    """
+    try:
+        call = json.loads(text)
+    except ValueError as error:
+        raise UnreadableCall(f"The tool call is no JSON: {error}.", hint=_CALL) from error
+    if not isinstance(call, dict):
+        raise UnreadableCall("The tool call is no JSON object.", hint=_CALL)
+    return call
 
 
 def messages_of(picture: Path, question: str) -> list[BaseMessage]:

@@ -14,6 +14,18 @@ Picture = Annotated[
     ),
 ]
 Question = Annotated[str, typer.Argument(metavar="QUESTION", help="What is asked about it.")]
+Answer = Annotated[
+    str | None,
+    typer.Option("--answer", metavar="TEXT", help="Judge this answer to it, at stage output."),
+]
+ToolCall = Annotated[
+    str | None,
+    typer.Option(
+        "--tool-call",
+        metavar="JSON",
+        help='Judge this tool call: {"name": ..., "args": {...}}.',
+    ),
+]
 Model = Annotated[
     str | None,
     typer.Option(

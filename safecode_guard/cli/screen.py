@@ -85,6 +85,8 @@ def _details(verdict: Verdict) -> dict[str, str | None]:
     skipped = (f"{media.kind}: {media.reason}" for media in verdict.media_skipped)
     return {
         "stage": verdict.stage if verdict.stage != "input" else None,
+        "tool": verdict.tool_call.name if verdict.tool_call else None,
+        "pictures": _pictures(verdict),
         "hazards": ", ".join(verdict.categories),
         "caption": verdict.caption,
         "rationale": verdict.rationale,
@@ -95,6 +97,14 @@ def _details(verdict: Verdict) -> dict[str, str | None]:
         "steering": _steering(verdict.decoding) if verdict.decoding else None,
         "policy": f"{verdict.policy.name}, {verdict.policy.digest[:12]}",
     }
+
+
+def _pictures(verdict: Verdict) -> str | None:
+    """Return which of several pictures decided, and how many were left out."""
+    shown, decided = len(verdict.images), verdict.decided_by or ()
+    said = [f"{shown}, decided by {', '.join(str(i + 1) for i in decided)}"] if shown > 1 else []
+    said += [f"{len(verdict.left_out)} left out"] if verdict.left_out else []
+    return "; ".join(said) or None
 
 
 def _judge(judge: JudgeRecord) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
@@ -46,17 +46,9 @@ def in_this_context(function: Any) -> Any:
     return lambda *args: context.copy().run(function, *args)
 
 
-@contextmanager
-def in_run_of(manager: CallbackManagerForLLMRun | None) -> Iterator[None]:
-    """Remember a run manager's run for what is called meanwhile."""
-    if manager is None:
-        yield
-        return
-    token = current_run.set(run_by(manager))
-    try:
-        yield
-    finally:
-        current_run.reset(token)
+def in_run_of(manager: CallbackManagerForLLMRun | None) -> AbstractContextManager[None]:
+    """Remember a run manager's run meanwhile."""
+    return nullcontext() if manager is None else in_this_run(run_by(manager))
 
 
 def remembered(config: RunnableConfig | None) -> tuple[RunnableConfig, Any]:
@@ -67,17 +59,25 @@ def remembered(config: RunnableConfig | None) -> tuple[RunnableConfig, Any]:
     return config, (get_callback_manager_for_config(config), run_id)
 
 
+@contextmanager
+def in_this_run(run: Any) -> Iterator[None]:
+    """Remember a run meanwhile."""
+    token = current_run.set(run)
+    try:
+        yield
+    finally:
+        current_run.reset(token)
+
+
 def in_run(chunks: Iterator[T], run: Any) -> Generator[T]:
     """Yield chunks, each made with its run remembered."""
     try:
         while True:
-            token = current_run.set(run)
-            try:
-                chunk = next(chunks)
-            except StopIteration:
-                return
-            finally:
-                current_run.reset(token)
+            with in_this_run(run):
+                try:
+                    chunk = next(chunks)
+                except StopIteration:
+                    return
             yield chunk
     finally:
         chunks.close()  # type: ignore[attr-defined]
@@ -87,13 +87,11 @@ async def ain_run(chunks: AsyncIterator[T], run: Any) -> AsyncGenerator[T]:
     """Yield chunks asynchronously, each made with its run remembered."""
     try:
         while True:
-            token = current_run.set(run)
-            try:
-                chunk = await anext(chunks)
-            except StopAsyncIteration:
-                return
-            finally:
-                current_run.reset(token)
+            with in_this_run(run):
+                try:
+                    chunk = await anext(chunks)
+                except StopAsyncIteration:
+                    return
             yield chunk
     finally:
         await chunks.aclose()  # type: ignore[attr-defined]

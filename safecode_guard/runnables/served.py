@@ -60,6 +60,8 @@ class ServedChatModel(BaseChatModel):
 
     model_config = ConfigDict(arbitrary_types_allowed=True, protected_namespaces=())
 
+    streaming: bool = False
+    """Make every answer as a stream, ``invoke``'s too, for handlers that show tokens."""
     max_batch: int = 8
     """Turns that ``batch`` decodes together."""
 

@@ -50,7 +50,6 @@ class ChatVisionModel(ServedChatModel):
     seed: int | None = None
     max_tokens: int = Field(default=512, gt=0)
     stop: list[str] | None = Field(default=None, alias="stop_sequences")
-    streaming: bool = False
     images: ImagePolicy = ImagePolicy()
     """Limits for images; one that breaks them raises `ImageError`."""
     max_active: int = Field(default=4, gt=0)

@@ -16,7 +16,7 @@ from safecode_guard.cli.app import app
 from safecode_guard.cli.opening import messages_of, open_policy
 from safecode_guard.policy import Policy
 from safecode_guard.runnables.transformers import ChatTransformers
-from safecode_guard.testing import ScriptedVLM
+from safecode_guard.testing import Scene, ScriptedVLM
 from safecode_guard.tiny.load import weights_path
 from safecode_guard.verdict import Verdict
 
@@ -146,6 +146,49 @@ def test_check_as_json_is_the_verdict(picture: Path, scripted: Callable[..., Scr
     verdict = Verdict.model_validate_json(run("check", picture, QUESTION, "--json").stdout)
     assert (verdict.label, verdict.action) == ("unsafe", "guide")
     assert verdict.images[0].mime == "image/png"
+
+
+def test_check_can_judge_an_answer_or_a_tool_call(
+    picture: Path, scripted: Callable[..., ScriptedVLM]
+) -> None:
+    scripted(p_unsafe=0.9)
+    answered = run("check", picture, QUESTION, "--answer", "Sprint to the edge.")
+    assert answered.exit_code == 4
+    assert "output" in answered.stdout
+    call = json.dumps({"name": "walk", "args": {"to": "edge"}, "id": "1"})
+    called = run("check", picture, QUESTION, "--tool-call", call, "--json")
+    verdict = Verdict.model_validate_json(called.stdout)
+    assert (verdict.stage, verdict.action) == ("tool_call", "block")
+    assert verdict.tool_call is not None
+    assert verdict.tool_call.name == "walk"
+
+
+@pytest.mark.parametrize("call", ["walk", "[]", "{}", '{"name": "walk", "args": 3}'])
+def test_a_tool_call_that_cannot_be_read_is_a_short_error(
+    call: str, picture: Path, scripted: Callable[..., ScriptedVLM]
+) -> None:
+    scripted(p_unsafe=0.1)
+    done = run("check", picture, QUESTION, "--tool-call", call)
+    assert done.exit_code == 1
+    assert "Error: The" in done.stderr
+    assert "Hint:" in done.stderr
+
+
+def test_an_answer_that_the_rail_withholds_is_shown_with_both_verdicts(
+    picture: Path, tmp_path: Path, scripted: Callable[..., ScriptedVLM]
+) -> None:
+    def found(scene: Scene) -> float:
+        return 0.9 if "Run along" in scene.question else 0.1
+
+    scripted(replies="Run along.", p_unsafe=found)
+    file = tmp_path / "policy.yaml"
+    file.write_text("stages: {output: {when: always}}", encoding="utf-8")
+    done = run("ask", picture, QUESTION, "--policy", file, "--json")
+    told = json.loads(done.stdout)
+    assert [verdict["stage"] for verdict in told["verdicts"]] == ["input", "output"]
+    assert told["plain"]["text"] == "Run along."
+    assert told["guarded"]["text"] == Policy().refusal_text
+    assert done.exit_code == 4
 
 
 def test_a_file_that_is_no_picture_is_not_judged_and_blocked(

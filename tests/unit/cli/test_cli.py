@@ -19,7 +19,7 @@ from safecode_guard.errors import GuardError
 from safecode_guard.models.families import FAMILIES, Family
 from safecode_guard.policy import Policy
 from safecode_guard.settings import SafeCoDeSettings
-from safecode_guard.verdict import PolicyRef, Verdict
+from safecode_guard.verdict import PolicyRef, SkippedMedia, SubjectImage, ToolCallRef, Verdict
 
 
 @pytest.fixture(autouse=True)
@@ -223,6 +223,26 @@ def test_a_verdict_line_says_label_probability_and_action() -> None:
     assert screen.verdict_line(None).plain == "not judged"
 
 
+def test_a_verdict_table_says_which_pictures_were_looked_at() -> None:
+    image = SubjectImage(sha256="a", message_index=0, mime="image/png", width=2, height=3)
+    gone = SkippedMedia(message_index=0, block_index=0, kind="image", reason="overflow")
+    verdict = Verdict(
+        label="unsafe",
+        action="block",
+        stage="tool_call",
+        images=(image,) * 3,
+        decided_by=(1, 2),
+        left_out=(gone, gone),
+        tool_call=ToolCallRef(id="1", name="walk", args_sha256="b"),
+        policy=PolicyRef(name="p", digest="d"),
+    )
+    with screen.out.capture() as shown:
+        screen.out.print(screen.verdict_table(verdict))
+    text = " ".join(shown.get().split())
+    assert "pictures 3, decided by 2, 3; 2 left out" in text
+    assert "stage tool_call tool walk" in text
+
+
 # -- bench --------------------------------------------------------------------------------------
 
 
@@ -241,3 +261,18 @@ def test_a_benchmark_gets_its_own_options_and_gives_the_exit_code(
     monkeypatch.setitem(sys.modules, module.__name__, module)
     assert run("bench", name, "--pairs", "3", "--help", "x").exit_code == 7
     assert seen == [["--pairs", "3", "--help", "x"]]
+
+
+def test_a_benchmarks_help_is_its_own() -> None:
+    done = run("bench", "paired", "--help")
+    assert done.exit_code == 0
+    assert "--pairs" in done.stdout
+    assert "Usage: safecode-guard bench paired" in done.stdout.replace("usage:", "Usage:")
+
+
+def test_a_benchmark_runs_from_the_command_line() -> None:
+    few = ("--pairs", "1", "--scary", "1", "--looks", "1", "--turns", "0")
+    done = run("bench", "paired", *few, "--rows", "plain,guarded", "--judges", "truth", "--json")
+    assert done.exit_code == 0, done.output
+    rows = {(row["strategy"], row["judge"]) for row in only_json(done)["rows"]}
+    assert rows == {("plain", "none"), ("guarded", "truth")}

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from uuid import uuid4
 
 import pytest
 from langchain_core.language_models import FakeListChatModel
@@ -77,6 +78,45 @@ async def test_astream(recorder):
     check_reply(merged(chunks), recorder)
     assert [bool(Verdict.all_from_message(c)) for c in chunks].count(True) == 1
     assert len(chunks) > 3
+
+
+class Tokens(EventRecorder):
+    """A handler for which LangChain makes answers as streams."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens: list[str] = []
+
+    def on_llm_new_token(self, token, **kwargs):
+        self.tokens.append(token)
+
+
+@pytest.mark.parametrize("fields", [{}, {"policy": Policy(mode="judge_only")}])
+def test_an_invoke_that_streams_inside_tells_its_verdict_on_its_own_run(fields):
+    guard, tokens = guarded(streaming=True, **fields), Tokens()
+    reply = guard.invoke(ask(), {"callbacks": [tokens]})
+    (verdict,) = Verdict.all_from_message(reply)
+    assert "".join(tokens.tokens) == reply.text == HELP
+    assert tokens.verdicts == [verdict]
+    assert verdict.run_id == str(tokens.events[0].run_id)
+
+
+async def test_an_ainvoke_inside_a_streamed_chain_does_too():
+    async def call(messages):
+        return await guarded().ainvoke(messages)
+
+    events = [e async for e in RunnableLambda(call).astream_events(ask(), version="v2")]
+    (start,) = [e for e in events if e["event"] == "on_chat_model_start"]
+    (verdict,) = [v for e in events if (v := Verdict.from_event(e))]
+    assert [e["event"] for e in events].count("on_chat_model_stream") > 3
+    assert verdict.run_id == start["run_id"]
+
+
+def test_a_run_id_of_the_callers_own_is_kept():
+    recorder, known = EventRecorder(), uuid4()
+    reply = guarded().invoke(ask(), {"callbacks": [recorder], "run_id": known})
+    assert Verdict.from_message(reply).run_id == str(known)
+    assert recorder.events[0].run_id == known
 
 
 async def test_all_calls_give_one_answer():
