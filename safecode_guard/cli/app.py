@@ -70,7 +70,7 @@ def root(
 
 COMMANDS = (
     *("", "demo", "ask", "check", "policy", "policy show", "policy schema", "policy validate"),
-    *("doctor", "bench"),
+    *("audit", "audit verify", "audit tail", "audit stats", "doctor", "bench"),
 )
 
 
