@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, HumanMessage
 from PIL import Image, ImageChops
 
-from safecode_guard.turns.blocks import MAX_DEPTH, Media, Refused, Text, walk
+from safecode_guard.turns.blocks import MAX_DEPTH, walk
+from safecode_guard.turns.found import Media, Refused, Text
 from safecode_guard.turns.reading import read_turn
 
 Form = Callable[[bytes, str], Any]
