@@ -197,7 +197,7 @@ def _texts(block: Block, within: Within) -> Iterator[Found]:
     key = "text" if _is_text_file(block) or not block.kind else _TEXT_TYPES.get(block.kind)
     if key is not None:
         yield from walk(block.take(key), within.deeper())
-    if not block.kind:
+    if block.kind in ("", "json"):
         for key in _JSON_KEYS:
             if key in block.raw:
                 yield _as_json(block.take(key))

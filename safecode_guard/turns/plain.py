@@ -23,7 +23,7 @@ MAX_LEVELS: Final = 64
 _SOURCES: Final = frozenset(
     {
         "image", "images", "imageurl", "imageurls", "inputimage", "screenshot", "picture", "photo",
-        "inlinedata", "file", "files", "filedata", "fileid", "fileids", "fileuri", "fileurl",
+        "inlinedata", "file", "files", "filepath", "filedata", "fileid", "fileids", "fileuri", "fileurl",
         "source", "url", "uri", "path", "blob", "bytes", "data", "base64", "b64", "b64json",
         "base64data", "media", "mediadata", "document", "documents", "audio", "audiourl",
         "inputaudio", "outputaudio", "video", "videourl", "inputvideo", "s3location", "attachment",
@@ -32,12 +32,15 @@ _SOURCES: Final = frozenset(
 )  # fmt: skip
 
 # Of these, what a reference may name, for nobody follows it: a search result's address.
-_POINTERS: Final = frozenset({"url", "uri", "path", "source", "fileid", "fileids"})
+_POINTERS: Final = frozenset({"url", "uri", "path", "filepath", "source", "fileid", "fileids"})
 _UNFOLLOWED: Final = _SOURCES - _POINTERS
 
 _REFERENCE_KEYS: Final = frozenset(
-    {"annotations", "citations", "action", "results", "sources", "metadata", "extras"}
-)
+    {
+        "annotations", "citations", "action", "results", "search_results", "sources", "metadata",
+        "extras",
+    }
+)  # fmt: skip
 _REFERENCE_TYPES: Final = frozenset(
     {
         "citation", "citations", "url_citation", "file_citation", "container_file_citation",
