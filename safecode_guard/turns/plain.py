@@ -24,8 +24,8 @@ _SOURCES: Final = frozenset(
     {
         "image", "images", "imageurl", "imageurls", "inputimage", "screenshot", "picture", "photo",
         "inlinedata", "file", "files", "filepath", "filedata", "fileid", "fileids", "fileuri",
-        "fileurl", "source", "url", "uri", "path", "blob", "bytes", "data", "base64", "b64", "b64json",
-        "base64data", "media", "mediadata", "document", "documents", "audio", "audiourl",
+        "fileurl", "source", "url", "uri", "path", "blob", "bytes", "data", "base64", "b64",
+        "b64json", "base64data", "media", "mediadata", "document", "documents", "audio", "audiourl",
         "inputaudio", "outputaudio", "video", "videourl", "inputvideo", "s3location", "attachment",
         "attachments", "imagedata", "resource", "containerupload",
     }
