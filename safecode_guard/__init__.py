@@ -39,6 +39,7 @@ from safecode_guard.taxonomy import Action, Category, Label, Stage
 if TYPE_CHECKING:
     from safecode_guard.audit import AuditLog
     from safecode_guard.judges.chat import ChatJudge
+    from safecode_guard.judges.combine import CascadeJudge, EnsembleJudge, FallbackJudge
     from safecode_guard.judges.protocol import BaseJudge, Judge, JudgeAbilities, JudgeRequest
     from safecode_guard.models.protocol import Needs, Step
     from safecode_guard.policy import Policy
@@ -64,10 +65,13 @@ __all__ = [
     "AuditError",
     "AuditLog",
     "BaseJudge",
+    "CascadeJudge",
     "Category",
     "ChatJudge",
     "ChatTransformers",
     "ConstraintError",
+    "EnsembleJudge",
+    "FallbackJudge",
     "FetchFailed",
     "ForbiddenSource",
     "GuardError",
@@ -114,6 +118,9 @@ __all__ = [
 ]
 
 _LAZY = {
+    "FallbackJudge": "judges.combine",
+    "EnsembleJudge": "judges.combine",
+    "CascadeJudge": "judges.combine",
     "AuditLog": "audit",
     "is_action": "runnables.branching",
     "route_by_action": "runnables.branching",

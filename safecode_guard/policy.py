@@ -126,10 +126,50 @@ class CustomJudgeConfig(JudgePart):
     id: str = Field(min_length=1)
 
 
+class CombinedJudgeConfig(JudgePart):
+    """What judges over others have in common."""
+
+    members: tuple[JudgeConfig, ...] = Field(min_length=2)
+    """Their configurations, of any kind that needs no object; in the order of being asked."""
+
+
+class CascadeJudgeConfig(CombinedJudgeConfig):
+    """The first judge decides where it is sure; the next is asked where it is not."""
+
+    kind: Literal["cascade"] = "cascade"
+    band: tuple[Probability, Probability] = (0.2, 0.8)
+    """Between these probabilities a member is not sure."""
+
+
+class EnsembleJudgeConfig(CombinedJudgeConfig):
+    """All judges are asked, and a rule makes one finding of theirs."""
+
+    kind: Literal["ensemble"] = "ensemble"
+    rule: Literal["any", "majority", "mean", "log_odds"] = "any"
+    weights: tuple[float, ...] | None = None
+    """Of the members, for ``mean`` and ``log_odds``."""
+    needed: int | None = Field(default=None, gt=0)
+    """How many must answer; None: all."""
+
+
+class FallbackJudgeConfig(CombinedJudgeConfig):
+    """The next judge is asked if the one before it failed."""
+
+    kind: Literal["fallback"] = "fallback"
+
+
 JudgeConfig = Annotated[
-    SameModelJudgeConfig | LocalJudgeConfig | ChatJudgeConfig | CustomJudgeConfig,
+    SameModelJudgeConfig
+    | LocalJudgeConfig
+    | ChatJudgeConfig
+    | CustomJudgeConfig
+    | CascadeJudgeConfig
+    | EnsembleJudgeConfig
+    | FallbackJudgeConfig,
     Field(discriminator="kind"),
 ]
+for _config in (CombinedJudgeConfig, CascadeJudgeConfig, EnsembleJudgeConfig, FallbackJudgeConfig):
+    _config.model_rebuild()
 
 
 def _same_model_unless_named(value: Any) -> Any:
@@ -402,6 +442,13 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
 }
 
 
+def kinds_of(judge: JudgeConfig) -> Iterator[str]:
+    """Yield the kind of a judge, and of those that it asks."""
+    yield judge.kind
+    for member in getattr(judge, "members", ()):
+        yield from kinds_of(member)
+
+
 def key_paths() -> tuple[str, ...]:
     """Return every key of a policy, dotted: ``thresholds.unsafe``; tables stand alone as well."""
     return tuple(dict.fromkeys(_paths_of(Policy)))
@@ -446,7 +493,8 @@ def _paths_of(annotation: Any, path: str = "") -> Iterator[str]:
     if isinstance(annotation, type) and issubclass(annotation, Part):
         for name, field in annotation.model_fields.items():
             yield f"{path}{name}"
-            yield from _paths_of(field.annotation, f"{path}{name}.")
+            if name != "members":  # judges of judges have no end
+                yield from _paths_of(field.annotation, f"{path}{name}.")
     elif annotation == dict[Category, Action]:
         yield from (f"{path}{category}" for category in CATEGORIES)
     else:

@@ -53,6 +53,9 @@ class Judgement(_Record):
     latency_ms: float = 0.0
     cached: bool = False
     members: tuple[str, ...] = ()
+    """Ids of the judges that were asked, where one judge asks others."""
+    decided: str | None = None
+    """Which of them decided, and why."""
     calibration_id: str | None = None
 
 
@@ -96,6 +99,9 @@ class JudgeRecord(_Record):
     latency_ms: float
     cached: bool = False
     members: tuple[str, ...] = ()
+    """Ids of the judges that were asked, where one judge asks others."""
+    decided: str | None = None
+    """Which of them decided, and why."""
     calibration_id: str | None = None
 
 

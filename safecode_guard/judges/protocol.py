@@ -167,13 +167,21 @@ class Judge(Protocol):
     cannot read is a failed check, too.
     """
 
-    id: str
-    """Name and a digest of weights or configuration, never a path."""
-    prompt_version: str
-    """Of what is really asked; it enters the cache's key."""
-    abilities: JudgeAbilities
-    members: tuple[Judge, ...]
-    """Of a judge that asks others; each is given the request as it is."""
+    @property
+    def id(self) -> str:
+        """Name and a digest of weights or configuration, never a path."""
+
+    @property
+    def prompt_version(self) -> str:
+        """Of what is really asked; it enters the cache's key."""
+
+    @property
+    def abilities(self) -> JudgeAbilities:
+        """What the judge can do."""
+
+    @property
+    def members(self) -> tuple[Judge, ...]:
+        """Of a judge that asks others; each is given the request as it is."""
 
     def judge(self, request: JudgeRequest) -> Judgement:
         """Judge one request."""

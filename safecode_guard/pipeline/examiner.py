@@ -239,5 +239,6 @@ def _judge_record(judgement: Judgement | None) -> JudgeRecord | None:
         latency_ms=judgement.latency_ms,
         cached=judgement.cached,
         members=judgement.members,
+        decided=judgement.decided,
         calibration_id=judgement.calibration_id,
     )

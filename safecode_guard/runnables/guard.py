@@ -22,12 +22,13 @@ from safecode_guard.pipeline.examiner import Examiner, Sink
 from safecode_guard.pipeline.factory import make_examiner, make_turns
 from safecode_guard.pipeline.guarded import GuardedTurns
 from safecode_guard.pipeline.requests import TurnRequest
-from safecode_guard.policy import Policy
+from safecode_guard.policy import Policy, kinds_of
 from safecode_guard.runnables.checking import Checking
 from safecode_guard.runnables.messages import AnswerShape
 from safecode_guard.runnables.runs import run_of
 from safecode_guard.runnables.served import Call, ServedChatModel
 from safecode_guard.runnables.transformers import ChatTransformers
+from safecode_guard.runnables.vision_model import ChatVisionModel
 from safecode_guard.runnables.wrapped import Wrapped, wrapped
 from safecode_guard.settings import PREFIX, SafeCoDeSettings
 from safecode_guard.steering.factory import make_strategy
@@ -190,12 +191,12 @@ class SafeCoDeGuard(Checking, ServedChatModel):
 
     def _judging_engine(self) -> Any:
         """Return the engine that judges, if a model that can judge itself is asked to."""
-        kinds = {self.policy.judge.kind} if self.judge is None else set()
+        kinds = set(kinds_of(self.policy.judge)) if self.judge is None else set()
         stages = (
             getattr(self.policy.stages, s).judge for s in type(self.policy.stages).model_fields
         )
-        kinds |= {config.kind for config in stages if config is not None}
-        if "same_model" not in kinds or not isinstance(self.model, ChatTransformers):
+        kinds |= {kind for config in stages if config is not None for kind in kinds_of(config)}
+        if "same_model" not in kinds or not isinstance(self.model, ChatVisionModel):
             return None
         return self.model.engine
 
