@@ -346,6 +346,8 @@ class PolicyFields(Part):
     stages: Stages = Stages()
     scene_images: int = Field(default=4, gt=0)
     """Newest pictures that a judge is shown together; earlier ones are judged in such groups."""
+    scene_judged: Literal["together", "each", "both"] = "both"
+    """Several pictures are judged together, each by itself, or in both ways; the worst counts."""
     on_block: Literal["message", "raise"] = "message"
     """Answer a blocked turn with ``refusal_text``, or raise ``TurnBlocked``."""
     refusal_text: str = Field(

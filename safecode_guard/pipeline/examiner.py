@@ -18,7 +18,7 @@ from safecode_guard.pipeline.routing import Route, route
 from safecode_guard.pipeline.rules import Decision, decide, unjudgeable, without_steering
 from safecode_guard.policy import Policy
 from safecode_guard.taxonomy import Stage
-from safecode_guard.turns.scene import Scene, scenes_of
+from safecode_guard.turns.scene import Scene, Shown, scenes_of
 from safecode_guard.turns.turn import Turn
 from safecode_guard.verdict import (
     DecodingRecord,
@@ -54,13 +54,17 @@ class Subject:
         """The tool's name, at the stages of tools."""
         return self.tool_call.name if self.tool_call else None
 
-    def requests(self, *, most: int, prompt: OpenPrompt | None = None) -> list[JudgeRequest]:
+    def requests(
+        self, *, most: int, shown: Shown = "together", prompt: OpenPrompt | None = None
+    ) -> list[JudgeRequest]:
         """Return what is asked of the judge: one request for each scene that has to be judged.
 
         The first is about the newest pictures. Earlier ones are judged with a user's turn, since
-        the model is shown them with it; a result's or an answer's own are judged with that.
+        the model is shown them with it; a result's or an answer's own are judged with that. A
+        tool call is judged in its whole scene only: a picture by itself may be of another place.
         """
         reach = None if self.stage == "input" else self.own_images
+        shown = "together" if self.stage == "tool_call" else shown
         return [
             JudgeRequest(
                 self.stage,
@@ -71,7 +75,7 @@ class Subject:
                 deadline=self.deadline,
                 prompt=prompt,
             )
-            for scene in scenes_of(self.turn, most=most, reach=reach)
+            for scene in scenes_of(self.turn, most=most, reach=reach, shown=shown)
         ]
 
 
@@ -125,7 +129,9 @@ class Examiner:
         """
         opened = prompts or [None] * len(subjects)
         asked = [
-            subject.requests(most=self.policy.scene_images, prompt=prompt)
+            subject.requests(
+                most=self.policy.scene_images, shown=self.policy.scene_judged, prompt=prompt
+            )
             for subject, prompt in zip(subjects, opened, strict=True)
         ]
         judge = self.judge_at(subjects[0].stage)
