@@ -19,9 +19,9 @@ from safecode_guard.errors import (
 )
 from safecode_guard.judges.protocol import JudgeAbilities
 from safecode_guard.policy import Policy
-from safecode_guard.runnables.guard import SafeCoDeGuard, UnreadEnvironmentWarning
+from safecode_guard.runnables.guard import SafeCoDeGuard
 from safecode_guard.runnables.transformers import ChatTransformers
-from safecode_guard.settings import SafeCoDeSettings
+from safecode_guard.settings import SafeCoDeSettings, UnreadEnvironmentWarning
 from safecode_guard.testing import ScriptedJudge, ScriptedVLM
 from safecode_guard.verdict import Judgement, Verdict
 from tests.messages import QUERY, ask, image_block, text_block
@@ -279,7 +279,7 @@ def test_a_policy_may_be_a_name_or_plain_data(policy):
     assert guard.policy.actions.judge_error == "block"
 
 
-@pytest.mark.parametrize("policy", ["strictest", {"actoins": {}}, {}])
+@pytest.mark.parametrize("policy", ["strictest", {"actoins": {}}, {}, 7])
 def test_a_policy_that_is_none_is_refused(policy):
     with pytest.raises(PolicyError):
         SafeCoDeGuard(model=model(), policy=policy)
