@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from safecode_guard.errors import (
+    AuditError,
     ConstraintError,
     FetchFailed,
     ForbiddenSource,
@@ -36,6 +37,7 @@ from safecode_guard.errors import (
 from safecode_guard.taxonomy import Action, Category, Label, Stage
 
 if TYPE_CHECKING:
+    from safecode_guard.audit import AuditLog
     from safecode_guard.judges.chat import ChatJudge
     from safecode_guard.judges.protocol import BaseJudge, Judge, JudgeAbilities, JudgeRequest
     from safecode_guard.models.protocol import Needs, Step
@@ -63,6 +65,8 @@ __version__ = "0.1.0"
 __all__ = [
     "Action",
     "AsyncVerdictHandler",
+    "AuditError",
+    "AuditLog",
     "BaseJudge",
     "Category",
     "ChatJudge",
@@ -114,6 +118,7 @@ __all__ = [
 ]
 
 _LAZY = {
+    "AuditLog": "audit",
     "is_action": "runnables.branching",
     "route_by_action": "runnables.branching",
     "verdict_edge": "runnables.branching",

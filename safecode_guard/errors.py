@@ -18,6 +18,7 @@
     ├── UnreadableCall           a tool call that cannot be judged: no name, no plain arguments
     ├── UnknownArgument          (also a TypeError) an argument that nothing has; names the near one
     ├── PolicyError              a policy that is missing, empty, unknown or contradictory
+    ├── AuditError               a verdict that cannot be recorded, or a log that cannot be read
     ├── TurnBlocked              the verdict blocks the turn; carries the verdict
     ├── TurnTimeout              the turn's deadline passed
     └── Overloaded               too many turns are waiting
@@ -124,6 +125,10 @@ class UnknownArgument(GuardError, TypeError):
 
 class PolicyError(GuardError, ValueError):
     """A policy that is missing, empty, unknown or contradictory."""
+
+
+class AuditError(GuardError):
+    """A verdict that cannot be recorded, or an audit log that cannot be read."""
 
 
 class TurnBlocked(GuardError):

@@ -52,18 +52,19 @@ class ImagePolicy(Part):
     overflow: Literal["drop_oldest", "refuse"] = "drop_oldest"
     """Beyond that: leave the oldest out, with a note in their place, or refuse the turn unseen."""
     decode_timeout_s: float = Field(default=5.0, gt=0)
-    """Time to decode one image."""
+    """Time to decode one image; a deadline of the turn may leave less."""
     cache_bytes: int = Field(default=256_000_000, ge=0)
-    """Decoded images kept in memory by the sha256 of their bytes; 0: none."""
+    """Decoded images kept in memory, with the bytes they came from, by their sha256; 0: none."""
     animated: Literal["reject", "sample"] = "sample"
     """Animated files: refuse them, or judge frames sampled evenly over their length."""
     max_frames: int = Field(default=4, gt=0)
-    """Frames judged of an animated file."""
+    """Frames judged of an animated file, each of them an image of the turn."""
     allow_urls: bool = False
     """Fetch https images (needs the extra ``remote``)."""
     url_hosts: tuple[str, ...] = ()
     """Hosts that may be fetched from, exact names; empty with ``allow_urls`` is refused."""
     url_timeout_s: float = Field(default=10.0, gt=0)
+    """Time for one URL, the resolving of its host's name included."""
 
     @model_validator(mode="after")
     def _hosts_named(self) -> Self:

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 import safecode_guard
 from safecode_guard.cli import exits, screen
 from safecode_guard.cli.ask import ask, check
+from safecode_guard.cli.audits import audit_app
 from safecode_guard.cli.benches import bench_app
 from safecode_guard.cli.demo import demo
 from safecode_guard.cli.doctor import doctor
@@ -45,6 +46,7 @@ app.command()(demo)
 app.command()(ask)
 app.command()(check)
 app.add_typer(policy_app, name="policy")
+app.add_typer(audit_app, name="audit")
 app.command()(doctor)
 app.add_typer(bench_app, name="bench")
 
@@ -68,7 +70,7 @@ def root(
 
 COMMANDS = (
     *("", "demo", "ask", "check", "policy", "policy show", "policy schema", "policy validate"),
-    *("doctor", "bench"),
+    *("audit", "audit verify", "audit tail", "audit stats", "doctor", "bench"),
 )
 
 

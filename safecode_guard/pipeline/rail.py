@@ -63,6 +63,7 @@ def _followed(turn: Turn, answer: Turn) -> Turn:
         messages=(*turn.messages, *messages),
         images=(*turn.images, *answer.images),
         skipped=(*turn.skipped, *answer.skipped),
+        left_out=(*turn.left_out, *answer.left_out),
     )
 
 

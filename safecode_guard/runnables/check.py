@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.language_models.base import LanguageModelInput
 from langchain_core.runnables import Runnable, RunnableConfig
 
-from safecode_guard.pipeline.examiner import Examiner
+from safecode_guard.pipeline.examiner import Examiner, Sink
 from safecode_guard.pipeline.factory import make_examiner
 from safecode_guard.pipeline.host import EventLoop
 from safecode_guard.policy import Policy
@@ -41,6 +41,7 @@ class SafeCoDeCheck(Checking, Runnable[LanguageModelInput, Verdict]):
         *,
         judge: Any = None,
         policy: Policy | Mapping[str, Any] | str | None = None,
+        sinks: Sequence[Sink] = (),
         workers: int = 4,
     ) -> None:
         """Make the check.
@@ -50,6 +51,7 @@ class SafeCoDeCheck(Checking, Runnable[LanguageModelInput, Verdict]):
             judge: A judge of your own, or a LangChain chat model.
             policy: The policy in force, its plain data or the name of a preset; its actions
                 become the verdict's.
+            sinks: Who else is told every verdict, such as an `AuditLog`.
             workers: Threads in which pictures are read for async calls.
 
         Raises:
@@ -62,7 +64,11 @@ class SafeCoDeCheck(Checking, Runnable[LanguageModelInput, Verdict]):
             model = ChatTransformers.named(model)
         engine = model.engine if model is not None and judge is None else None
         self._examiner = make_examiner(
-            self.policy, engine=engine, judge=judge, steers=self.policy.mode == "guard"
+            self.policy,
+            engine=engine,
+            judge=judge,
+            steers=self.policy.mode == "guard",
+            sinks=tuple(sinks),
         )
         self._pictures = PictureStore(self.policy.images.cache_bytes)
         self._workers = ThreadPoolExecutor(workers, thread_name_prefix="safecode-check")

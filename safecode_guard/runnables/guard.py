@@ -16,7 +16,7 @@ from pydantic import Field, PrivateAttr, ValidationError, field_validator, model
 
 from safecode_guard.errors import GuardError, PolicyError
 from safecode_guard.models.families import GENERIC
-from safecode_guard.pipeline.examiner import Examiner
+from safecode_guard.pipeline.examiner import Examiner, Sink
 from safecode_guard.pipeline.factory import make_examiner, make_turns
 from safecode_guard.pipeline.guarded import GuardedTurns
 from safecode_guard.pipeline.requests import TurnRequest
@@ -33,7 +33,7 @@ from safecode_guard.steering.factory import make_strategy
 from safecode_guard.turns.pictures import PictureStore
 from safecode_guard.turns.reading import read_turn
 
-_FIXED: Final = frozenset({"model", "judge", "strategy", "policy"})
+_FIXED: Final = frozenset({"model", "judge", "strategy", "policy", "sinks"})
 
 
 class SafeCoDeGuard(Checking, ServedChatModel):
@@ -59,6 +59,9 @@ class SafeCoDeGuard(Checking, ServedChatModel):
     """A strategy of your own; None: as the policy says."""
     policy: Policy = Policy()
     """The policy, or the name of a preset."""
+    sinks: tuple[Sink, ...] = Field(default=(), exclude=True, repr=False)
+    """Who else is told every verdict before anything is handed out, such as an `AuditLog`. What a
+    sink raises ends the turn."""
 
     _loading: Any = PrivateAttr(default_factory=threading.RLock)
     _wrapped: Wrapped = PrivateAttr()
@@ -166,6 +169,7 @@ class SafeCoDeGuard(Checking, ServedChatModel):
                     judge=self.judge,
                     strategy=self.strategy,
                     steers=self.policy.mode == "guard",
+                    sinks=self.sinks,
                 )
             return self._examiner
 

@@ -7,67 +7,73 @@ here, and are no images.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import is_dataclass
 from itertools import islice
 from typing import Any, Final
 
-from PIL import Image
-
-from safecode_guard.turns.blocks import MAX_DEPTH, Encoded, Link, Media
+from safecode_guard.turns.blocks import MAX_DEPTH
+from safecode_guard.turns.found import Encoded, Link, Media, Source
+from safecode_guard.turns.media import IN_MEMORY, in_memory
 from safecode_guard.turns.signatures import HEAD, is_encoded_image, is_image
 
 MAX_VALUES: Final = 10_000
 """Values of an artifact that are looked at: it may be a table of any size."""
 
+_NUMBERS: Final = frozenset({bool, int, float, type(None)})
 _DATA_KEYS: Final = ("data", "base64", "blob", "bytes")
 _MIME_KEYS: Final = ("mimeType", "mime_type", "media_type", "mediaType")
 
 
 def images_in(artifact: Any) -> list[Media]:
     """Return the images in an artifact: bytes, base64 and data: URLs, however they are wrapped."""
-    return [media for media in islice(_walk(artifact, 0), MAX_VALUES) if media is not None]
+    images: list[Media] = []
+    waiting = [(artifact, 0)]
+    for left in range(MAX_VALUES, 0, -1):
+        if not waiting:
+            break
+        value, depth = waiting.pop()
+        if type(value) in _NUMBERS:
+            continue
+        image = _image(value)
+        if image is not None:
+            images.append(image)
+        elif depth <= MAX_DEPTH and not isinstance(value, str):
+            waiting += [(item, depth + 1) for item in _inside(value, left)][::-1]
+    return images
 
 
-def _walk(value: Any, depth: int) -> Iterator[Media | None]:
-    """Yield the image in each value, or None for one that holds none."""
-    yield _from_value(value)
-    if depth > MAX_DEPTH:
-        return
+def _image(value: Any) -> Media | None:
+    if isinstance(value, str):
+        if value.lstrip()[:11].lower() == "data:image/":
+            return Media(Link(str.__str__(value)))
+        return Media(Encoded(str.__str__(value))) if is_encoded_image(value) else None
+    if isinstance(value, IN_MEMORY):
+        found = in_memory(value)
+        return found if isinstance(found, Media) and _is_an_image(found.source) else None
+    return None if isinstance(value, list | tuple) else _declared(_record(value))
+
+
+def _is_an_image(source: Source) -> bool:
+    return not isinstance(source, bytes) or is_image(source[:HEAD])
+
+
+def _inside(value: Any, most: int) -> Iterable[Any]:
+    """Return the first values that a value holds, at most as many as may still be looked at."""
     if isinstance(value, list | tuple):
-        for item in value:
-            yield from _walk(item, depth + 1)
-        return
-    record = _record(value)
-    declared = _declared(record)
-    if declared is not None:
-        yield declared
-        return
-    for item in record.values():
-        yield from _walk(item, depth + 1)
-
-
-def _from_value(value: Any) -> Media | None:
-    if isinstance(value, Image.Image):
-        return Media(value)
-    if isinstance(value, bytes | bytearray | memoryview):
-        return Media(bytes(value)) if is_image(bytes(value[:HEAD])) else None
-    if not isinstance(value, str):
-        return None
-    if value.lstrip()[:11].lower() == "data:image/":
-        return Media(Link(str.__str__(value)))
-    return Media(Encoded(str.__str__(value))) if is_encoded_image(value) else None
+        return value[:most]
+    return islice(_record(value).values(), most)
 
 
 def _record(value: Any) -> Mapping[str, Any]:
-    """Return the fields of a mapping, of a dataclass, or of a model such as MCP's contents."""
+    """Return the fields of a mapping, or of an object that holds data, such as MCP's contents."""
     if isinstance(value, Mapping):
         return value
     kind = type(value)
-    if is_dataclass(kind) or hasattr(kind, "model_fields"):
-        fields: Mapping[str, Any] = getattr(value, "__dict__", {})
-        return fields
-    return {}
+    fields: Mapping[str, Any] = {} if kind is type else getattr(value, "__dict__", {})
+    says_its_type = any(key in fields for key in _MIME_KEYS)
+    is_data = says_its_type or is_dataclass(kind) or hasattr(kind, "model_fields")
+    return fields if is_data else {}
 
 
 def _declared(record: Mapping[str, Any]) -> Media | None:
@@ -78,5 +84,5 @@ def _declared(record: Mapping[str, Any]) -> Media | None:
     for key in _DATA_KEYS:
         value = record.get(key)
         if isinstance(value, str) and value:
-            return _from_value(value) or Media(Encoded(str.__str__(value)))
+            return _image(value) or Media(Encoded(str.__str__(value)))
     return None

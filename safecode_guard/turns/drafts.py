@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from safecode_guard.errors import ImageError, TemplateError, UnreadableCall, UnsupportedMedia
 from safecode_guard.turns import artifacts, embedded
-from safecode_guard.turns.blocks import Found, Link, Media, Opaque, Refused, Text, Within, walk
+from safecode_guard.turns.blocks import Within, walk
+from safecode_guard.turns.found import Found, Link, Media, Opaque, Refused, Text
 from safecode_guard.turns.images import located
 from safecode_guard.turns.loading import Place
 from safecode_guard.turns.pictures import PictureStore
@@ -37,8 +38,8 @@ _ROLES: Final[Mapping[str, Role]] = {
     "function": "tool",
 }
 
-# Kwargs that hold a parsed copy of the answer and are sent to no model.
-_UNSENT_KWARGS: Final = frozenset({"parsed"})
+# Kwargs that no integration sends to a model: a parsed copy of the answer, an agent's own notes.
+_UNSENT_KWARGS: Final = frozenset({"parsed", "lc_source", "lc_data"})
 _FORMS: Final = ("model_provider", "output_version")
 
 
@@ -77,7 +78,7 @@ def is_removal(message: BaseMessage) -> bool:
     return isinstance(kind, str) and kind == "remove"
 
 
-def draft(message: BaseMessage, index: int, pictures: PictureStore | None) -> Draft:
+def look_through(message: BaseMessage, index: int, pictures: PictureStore | None) -> Draft:
     """Look through a message: what it says, and all that stands beside its content."""
     if not hasattr(message, "content") or not isinstance(getattr(message, "type", None), str):
         raise TemplateError(
@@ -103,7 +104,7 @@ def draft(message: BaseMessage, index: int, pictures: PictureStore | None) -> Dr
             kwargs=kwargs,
             metadata=_metadata(message) if role == "assistant" else {},
             id=_text(message, "id"),
-            failed=getattr(message, "status", None) == "error",
+            failed=_text(message, "status") == "error",
             plain=isinstance(message.content, str),
         ),
     )
@@ -139,7 +140,8 @@ def _split(found: Found, pictures: PictureStore | None) -> tuple[Found, ...]:
 
 def _is_computer_output(message: BaseMessage) -> bool:
     kwargs: Any = getattr(message, "additional_kwargs", None)
-    return isinstance(kwargs, Mapping) and kwargs.get("type") == COMPUTER_OUTPUT
+    kind = kwargs.get("type") if isinstance(kwargs, Mapping) else None
+    return isinstance(kind, str) and kind == COMPUTER_OUTPUT
 
 
 def _role(message: BaseMessage, index: int) -> Role:

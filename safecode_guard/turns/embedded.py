@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from safecode_guard.turns.blocks import Encoded, Found, Link, Media, Text
+from safecode_guard.turns.found import Encoded, Found, Link, Media, Text
 from safecode_guard.turns.signatures import MIN_BASE64, is_encoded_image, is_image
 
 # The first letters of base64, and how many stand before them.

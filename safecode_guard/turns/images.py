@@ -17,9 +17,9 @@ from PIL import Image
 
 from safecode_guard.errors import ImageError
 from safecode_guard.policy import ImagePolicy
-from safecode_guard.turns.blocks import File, Media
 from safecode_guard.turns.decoding import MIME_TYPES, decode_file, decode_handed_over
 from safecode_guard.turns.fetch import fetch_image
+from safecode_guard.turns.found import File, Media
 from safecode_guard.turns.pictures import Limits, PictureStore
 from safecode_guard.turns.sources import Fetch, is_inline, read_bytes
 from safecode_guard.verdict import SubjectImage
@@ -27,6 +27,9 @@ from safecode_guard.verdict import SubjectImage
 
 class Png:
     """The PNG of an image's pixels, made when it is first asked for and kept."""
+
+    sha256: str | None = None
+    """Of the file, if it has been made."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -37,12 +40,8 @@ class Png:
         with self._lock:
             if self._data is None:
                 self._data = to_png(pixels)
+                self.sha256 = hashlib.sha256(self._data).hexdigest()
             return self._data
-
-    @property
-    def sha256(self) -> str | None:
-        """Of the file, if it has been made."""
-        return None if self._data is None else hashlib.sha256(self._data).hexdigest()
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,9 +14,11 @@ from PIL import Image
 
 from safecode_guard.errors import ImageError
 from safecode_guard.policy import ImagePolicy
-from safecode_guard.turns.blocks import MAX_DEPTH, Media, own_media
+from safecode_guard.turns.blocks import MAX_DEPTH
 from safecode_guard.turns.decoding import decode_handed_over
+from safecode_guard.turns.found import Media
 from safecode_guard.turns.images import to_png
+from safecode_guard.turns.media import Block, media_of
 
 if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
@@ -66,7 +68,7 @@ def _replaced(content: Any, policy: ImagePolicy, depth: int) -> Any:
 
 def _whole_image(block: Mapping[Any, Any]) -> Image.Image | None:
     """Return the image object that a block is all about."""
-    media = own_media(block)
+    media = media_of(Block.of(block))
     source = media[0].source if len(media) == 1 and isinstance(media[0], Media) else None
     return source if isinstance(source, Image.Image) else None
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from safecode_guard.errors import ImageError, ImageTooLarge, TurnTimeout
 from safecode_guard.policy import ImagePolicy
-from safecode_guard.turns.blocks import Media
+from safecode_guard.turns.found import Media
 from safecode_guard.turns.images import CheckedImage, load
 from safecode_guard.turns.pictures import PictureStore
 from safecode_guard.turns.sources import Fetch

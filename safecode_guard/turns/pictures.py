@@ -14,8 +14,8 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 from safecode_guard.policy import ImagePolicy
-from safecode_guard.turns.blocks import Encoded, File, Found, Link
 from safecode_guard.turns.decoding import pixel_limit
+from safecode_guard.turns.found import Encoded, File, Found, Link
 
 if TYPE_CHECKING:
     from safecode_guard.turns.images import CheckedImage

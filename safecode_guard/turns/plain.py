@@ -23,21 +23,24 @@ MAX_LEVELS: Final = 64
 _SOURCES: Final = frozenset(
     {
         "image", "images", "imageurl", "imageurls", "inputimage", "screenshot", "picture", "photo",
-        "inlinedata", "file", "files", "filedata", "fileid", "fileids", "fileuri", "fileurl",
-        "source", "url", "uri", "path", "blob", "bytes", "data", "base64", "b64", "b64json",
-        "base64data", "media", "mediadata", "document", "documents", "audio", "audiourl",
+        "inlinedata", "file", "files", "filepath", "filedata", "fileid", "fileids", "fileuri",
+        "fileurl", "source", "url", "uri", "path", "blob", "bytes", "data", "base64", "b64",
+        "b64json", "base64data", "media", "mediadata", "document", "documents", "audio", "audiourl",
         "inputaudio", "outputaudio", "video", "videourl", "inputvideo", "s3location", "attachment",
         "attachments", "imagedata", "resource", "containerupload",
     }
 )  # fmt: skip
 
 # Of these, what a reference may name, for nobody follows it: a search result's address.
-_POINTERS: Final = frozenset({"url", "uri", "path", "source", "fileid", "fileids"})
+_POINTERS: Final = frozenset({"url", "uri", "path", "filepath", "source", "fileid", "fileids"})
 _UNFOLLOWED: Final = _SOURCES - _POINTERS
 
 _REFERENCE_KEYS: Final = frozenset(
-    {"annotations", "citations", "action", "results", "sources", "metadata", "extras"}
-)
+    {
+        "annotations", "citations", "action", "results", "search_results", "sources", "metadata",
+        "extras",
+    }
+)  # fmt: skip
 _REFERENCE_TYPES: Final = frozenset(
     {
         "citation", "citations", "url_citation", "file_citation", "container_file_citation",
@@ -130,17 +133,22 @@ def _entry(record: Mapping[Any, Any], key: Any, named: frozenset[str], depth: in
         return _copied(value, named, depth + 1)
     if key in _ARGUMENT_KEYS:
         return _copied(value, _ARGUMENTS, depth + 1)
-    kind = record.get("type")
-    if named and isinstance(kind, str) and kind in _MEDIA_TYPES:
+    kind = _type(record)
+    if named and kind in _MEDIA_TYPES:
         raise UnsupportedMedia(
             f"Data that no judge is shown holds a block of type {kind!r}.", hint=_HINT
         )
-    here = named & _UNFOLLOWED if isinstance(kind, str) and kind in _REFERENCE_TYPES else named
+    here = named & _UNFOLLOWED if kind in _REFERENCE_TYPES else named
     if _is_source(key, here) and _can_be_media(value) and not _is_exempt(key, value, kind):
         raise UnsupportedMedia(
             f"Data that no judge is shown names a source of media: {key[:40]!r}.", hint=_HINT
         )
     return _copied(value, here & _UNFOLLOWED if key in _REFERENCE_KEYS else here, depth + 1)
+
+
+def _type(record: Mapping[Any, Any]) -> str:
+    kind = record.get("type")
+    return kind if isinstance(kind, str) else ""
 
 
 def _is_source(key: str, named: frozenset[str]) -> bool:
@@ -153,11 +161,11 @@ def _can_be_media(value: Any) -> bool:
     return not (value is None or isinstance(value, bool | int | float))
 
 
-def _is_exempt(key: str, value: Any, kind: Any) -> bool:
+def _is_exempt(key: str, value: Any, kind: str) -> bool:
     """Return whether a source is known to be none: encrypted reasoning, or a document of text."""
     if key == "data" and isinstance(value, str):
         return kind in ("redacted_thinking", "text")
-    return key == "source" and isinstance(value, Mapping) and value.get("type") == "text"
+    return key == "source" and isinstance(value, Mapping) and _type(value) == "text"
 
 
 def _text(value: str) -> str:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final
 
 from safecode_guard.errors import ImageError, TemplateError
 from safecode_guard.policy import ImagePolicy
-from safecode_guard.turns.blocks import Opaque
-from safecode_guard.turns.drafts import Draft, Unjudgeable, draft, is_removal
+from safecode_guard.turns.drafts import Draft, Unjudgeable, is_removal, look_through
 from safecode_guard.turns.fetch import fetch_image
+from safecode_guard.turns.found import Opaque
 from safecode_guard.turns.images import CheckedImage
 from safecode_guard.turns.loading import Loader, Outcome, Place
 from safecode_guard.turns.pictures import PictureStore
@@ -62,7 +62,7 @@ def read_turn(
     """
     policy = policy or ImagePolicy()
     drafts = [
-        draft(message, index, pictures)
+        look_through(message, index, pictures)
         for index, message in enumerate(messages)
         if not is_removal(message)
     ]

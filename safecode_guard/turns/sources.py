@@ -11,8 +11,8 @@ from urllib.parse import unquote_to_bytes
 
 from safecode_guard.errors import FetchFailed, ForbiddenSource, ImageTooLarge, UnreadableImage
 from safecode_guard.policy import ImagePolicy
-from safecode_guard.turns.blocks import Encoded, Link
 from safecode_guard.turns.fetch import fetch_image
+from safecode_guard.turns.found import Encoded, Link
 
 Fetch = Callable[[str, ImagePolicy], bytes]
 

@@ -22,7 +22,7 @@ from safecode_guard.steering.safecode.refusals import RefusalLexicon
 from safecode_guard.steering.seeds import derive_seed
 from safecode_guard.taxonomy import Label
 from safecode_guard.tiny import world
-from safecode_guard.turns.blocks import Media
+from safecode_guard.turns.found import Media
 from safecode_guard.turns.images import load
 from safecode_guard.turns.reading import read_turn
 from safecode_guard.turns.turn import ImagePart, TextPart, Turn, TurnMessage

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 from PIL import Image
 
-from safecode_guard.pipeline.routing import route
+from safecode_guard.pipeline.routing import Route, route
 from safecode_guard.policy import Policy
 from safecode_guard.turns.reading import read_turn
 from safecode_guard.turns.turn import Turn
@@ -102,3 +102,11 @@ def test_no_turn_with_a_fresh_image_passes(kinds: list[str], history: int | None
         assert found == "pass"
     elif history is None or history >= len(kinds) or kinds[-1] == "image":
         assert found == "judge"
+
+
+def test_a_picture_in_an_artifact_is_judged() -> None:
+    look = [{"name": "look", "args": {}, "id": "c1"}]
+    shown = ToolMessage("a view", tool_call_id="c1", artifact=[PICTURE])
+    assert route(read(HumanMessage("Look."), AIMessage("", tool_calls=look), shown), Policy()) == (
+        Route("judge", "image in this turn")
+    )

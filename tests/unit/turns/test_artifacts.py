@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -60,6 +61,7 @@ FORMS: dict[str, Any] = {
     "mcp resource": {"resource": Resource()},
     "mcp result": Result(content=[Content(), {"type": "text", "text": "words"}]),
     "dataclass": Shot(DATA),
+    "an object like MCP's": SimpleNamespace(type="image", data=BASE64, mimeType="image/png"),
 }
 
 
@@ -85,6 +87,7 @@ def test_image_objects_are_images() -> None:
         [{"page_content": "words", "metadata": {"source": "a.png"}}],
         Content,
         object(),
+        SimpleNamespace(connection=b"x", shot=DATA),
         {"mimeType": "image/png", "data": None},
     ],
 )

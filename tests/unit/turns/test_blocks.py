@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, HumanMessage
 from PIL import Image, ImageChops
 
-from safecode_guard.turns.blocks import MAX_DEPTH, Media, Refused, Text, walk
+from safecode_guard.turns.blocks import MAX_DEPTH, walk
+from safecode_guard.turns.found import Media, Refused, Text
 from safecode_guard.turns.reading import read_turn
 
 Form = Callable[[bytes, str], Any]
@@ -402,8 +403,15 @@ def test_text_is_kept(name: str) -> None:
     assert not turn.skipped
 
 
-def test_data_of_tools_is_kept_as_json() -> None:
-    block = {"toolResult": {"toolUseId": "t", "content": [{"json": {"speed": 3}}]}}
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"toolResult": {"toolUseId": "t", "content": [{"json": {"speed": 3}}]}},
+        {"functionResponse": {"name": "f", "response": {"speed": 3}}},
+        {"type": "json", "json": {"speed": 3}},
+    ],
+)
+def test_data_of_tools_is_kept_as_json(block: dict[str, Any]) -> None:
     assert json.loads(read_turn([HumanMessage([block])]).messages[0].text) == {"speed": 3}
 
 

@@ -25,8 +25,8 @@ from safecode_guard.errors import (
 )
 from safecode_guard.policy import ImagePolicy
 from safecode_guard.turns import decoding
-from safecode_guard.turns.blocks import Media
 from safecode_guard.turns.decoding import decode_file, decode_handed_over, to_rgb
+from safecode_guard.turns.found import Media
 from safecode_guard.turns.images import decode, load
 
 POLICY = ImagePolicy()

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from safecode_guard.policy import ImagePolicy
-from safecode_guard.turns.blocks import Link, Media, Text
 from safecode_guard.turns.embedded import split
+from safecode_guard.turns.found import Link, Media, Text
 from safecode_guard.turns.images import load
 
 

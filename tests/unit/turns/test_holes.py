@@ -412,12 +412,20 @@ class Odd:
     __hash__ = None  # type: ignore[assignment]
 
 
+def _released() -> memoryview:
+    view = memoryview(DATA)
+    view.release()
+    return view
+
+
 THINGS: dict[str, Any] = {
     "bytes": DATA,
     "pixels": PIXELS,
     "bytearray": bytearray(DATA),
     "memoryview": memoryview(DATA),
     "odd": Odd(),
+    "memory that was given back": _released(),
+    "an odd mime": SimpleNamespace(mimeType=Odd(), data=BASE64),
     "object": object(),
     "class": Odd,
 }
@@ -432,7 +440,8 @@ KEYS = (
     "type", "text", "image", "image_url", "url", "base64", "data", "source", "file_id", "path",
     "inline_data", "content", "value", "output", "toolResult", "functionResponse", "guardContent",
     "file", "file_data", "mime_type", "json", "images", "result", "document", "audio", "parts",
-    "blob", "bytes", "args", "name", "id", "input", "annotations", "response", "thought", "toolUse",
+    "source_type", "blob", "bytes", "args", "name", "id", "input", "annotations", "response",
+    "thought", "toolUse",
 )  # fmt: skip
 VALUES = (
     "image", "image_url", "input_image", "media", "file", "document", "tool_result", "text",
@@ -469,7 +478,10 @@ MESSAGES: tuple[Callable[[], BaseMessage], ...] = (
     lambda: ChatMessageChunk("", role="tool"),
     lambda: RemoveMessage(id="1"),
 )
-FIELDS = ("content", "additional_kwargs", "response_metadata", "artifact", "tool_calls", "name")
+FIELDS = (
+    "content", "additional_kwargs", "response_metadata", "artifact", "tool_calls", "name", "id",
+    "status", "tool_call_id",
+)  # fmt: skip
 
 
 @given(

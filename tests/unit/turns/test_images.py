@@ -12,7 +12,7 @@ from PIL import Image, ImageChops
 
 from safecode_guard.errors import UnreadableImage
 from safecode_guard.policy import ImagePolicy
-from safecode_guard.turns.blocks import Encoded, Media
+from safecode_guard.turns.found import Encoded, Media
 from safecode_guard.turns.images import CheckedImage, load
 
 POLICY = ImagePolicy()

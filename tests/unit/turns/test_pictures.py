@@ -17,7 +17,7 @@ from PIL import Image
 from safecode_guard.errors import ImageTooLarge, UnreadableImage, UnsupportedMedia
 from safecode_guard.policy import ImagePolicy
 from safecode_guard.turns import images
-from safecode_guard.turns.blocks import Encoded, File, Link, Media
+from safecode_guard.turns.found import Encoded, File, Link, Media
 from safecode_guard.turns.images import CheckedImage, load
 from safecode_guard.turns.pictures import Limits, PictureStore, Statistics
 from safecode_guard.turns.reading import read_turn

@@ -57,6 +57,7 @@ STATES: dict[str, Any] = {
     "page": {"type": "web_search_call", "action": {"type": "open_page", "url": "https://e.org"}},
     "cited": {"type": "text", "annotations": [{"type": "url_citation", "url": "https://e.org"}]},
     "found": {"type": "file_search_call", "results": [{"file_id": "f", "text": "words"}]},
+    "search results": {"search_results": [{"url": "https://e.org", "title": "t"}]},
     "search result": {"type": "web_search_result", "url": "https://e.org", "title": "t"},
     "fetched text": {
         "type": "document",

@@ -312,6 +312,8 @@ RESPONSES: list[Any] = [
      "action": {"type": "click", "x": 1, "y": 2, "button": "left"}, "pending_safety_checks": []},
     {"type": "code_interpreter_call", "id": "ci_1", "code": "1+1", "container_id": "cntr_1",
      "outputs": [{"type": "logs", "logs": "2"}]},
+    {"type": "text", "text": "words", "id": "msg_1",
+     "annotations": [{"type": "url_citation", "url": "https://e.org", "title": "t"}]},
 ]  # fmt: skip
 STANDARD: list[Any] = [
     {"type": "reasoning", "reasoning": "hm", "extras": {"signature": "EqQB"}},
@@ -319,7 +321,7 @@ STANDARD: list[Any] = [
     {"type": "server_tool_result", "tool_call_id": "s", "status": "success",
      "output": {"sources": [{"type": "url", "url": "https://e.org"}]}},
     {"type": "non_standard", "value": {"type": "compaction", "content": "so far"}},
-    TEXT,
+    {"type": "text", "text": "words", "extras": {"signature": "EqQB"}},
 ]  # fmt: skip
 BEDROCK: list[Any] = [
     {"type": "reasoning_content", "reasoning_content": {"text": "hm", "signature": "EqQB"}},
@@ -369,8 +371,9 @@ def test_kwargs_go_back(kwargs: dict[str, Any]) -> None:
     assert again(answer)[0].additional_kwargs == kwargs
 
 
-def test_a_parsed_copy_of_the_answer_is_sent_to_no_model_and_stays_behind() -> None:
-    answer = AIMessage("{}", additional_kwargs={"parsed": object(), "refusal": None})
+def test_kwargs_that_are_sent_to_no_model_stay_behind() -> None:
+    unsent = {"parsed": object(), "lc_source": "summary", "lc_data": {"path": "/tmp", "url": "x"}}
+    answer = AIMessage("{}", additional_kwargs={**unsent, "refusal": None})
     assert again(answer)[0].additional_kwargs == {"refusal": None}
 
 
@@ -410,8 +413,15 @@ def test_a_result_that_was_read_to_the_last_word_keeps_its_id(block: Any) -> Non
 
 
 def test_marks_of_a_cache_go_back_in_every_message() -> None:
-    mark = {"cachePoint": {"type": "default"}}
-    assert again(HumanMessage([TEXT, mark])) == [HumanMessage([TEXT, mark])]
+    marked = {**TEXT, "cache_control": {"type": "ephemeral"}}
+    blocks = [marked, IMAGE, {"cachePoint": {"type": "default"}}]
+    for message in (HumanMessage(blocks), SystemMessage(blocks), AIMessage(blocks)):
+        assert again(message) == [message]
+
+
+def test_what_stands_beside_a_users_text_stays_behind() -> None:
+    more = {**TEXT, "cache_control": {"type": "ephemeral"}, "unread": "words"}
+    assert again(HumanMessage([more])) == [HumanMessage([TEXT])]
 
 
 # -- in general -----------------------------------------------------------------------------------

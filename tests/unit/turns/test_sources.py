@@ -12,7 +12,7 @@ from PIL import Image
 from safecode_guard.errors import FetchFailed, ForbiddenSource, ImageTooLarge, UnreadableImage
 from safecode_guard.policy import ImagePolicy
 from safecode_guard.turns import sources
-from safecode_guard.turns.blocks import Encoded, Link, Media
+from safecode_guard.turns.found import Encoded, Link, Media
 from safecode_guard.turns.images import load
 from safecode_guard.turns.sources import is_inline, read_bytes
 
