@@ -46,9 +46,13 @@ if TYPE_CHECKING:
     from safecode_guard.runnables.branching import is_action, route_by_action, verdict_edge
     from safecode_guard.runnables.check import SafeCoDeCheck
     from safecode_guard.runnables.events import AsyncVerdictHandler, VerdictHandler
-    from safecode_guard.runnables.guard import SafeCoDeGuard, UnreadEnvironmentWarning
+    from safecode_guard.runnables.guard import SafeCoDeGuard
     from safecode_guard.runnables.transformers import ChatTransformers
-    from safecode_guard.settings import SafeCoDeSettings, UnknownSettingWarning
+    from safecode_guard.settings import (
+        SafeCoDeSettings,
+        UnknownSettingWarning,
+        UnreadEnvironmentWarning,
+    )
     from safecode_guard.steering.protocol import (
         LogitsStrategy,
         SteeringContext,
@@ -130,7 +134,6 @@ _LAZY = {
     "AsyncVerdictHandler": "runnables.events",
     "VerdictHandler": "runnables.events",
     "SafeCoDeGuard": "runnables.guard",
-    "UnreadEnvironmentWarning": "runnables.guard",
     "ChatJudge": "judges.chat",
     "BaseJudge": "judges.protocol",
     "Judge": "judges.protocol",
@@ -141,6 +144,7 @@ _LAZY = {
     "Policy": "policy",
     "SafeCoDeSettings": "settings",
     "UnknownSettingWarning": "settings",
+    "UnreadEnvironmentWarning": "settings",
     "LogitsStrategy": "steering.protocol",
     "SteeringContext": "steering.protocol",
     "Strategy": "steering.protocol",

@@ -384,6 +384,24 @@ class Policy(PolicyFields):
         return cls.load(_merge({"name": name, **PRESETS[name]}, overrides))
 
     @classmethod
+    def of(cls, given: Any) -> Self:
+        """Return a policy that is given as one, by a preset's name, or as plain data.
+
+        Raises:
+            PolicyError: If it is none of these, or invalid.
+        """
+        if isinstance(given, cls):
+            return given
+        if isinstance(given, str):
+            return cls.preset(given)  # type: ignore[arg-type]
+        if isinstance(given, Mapping):
+            return cls.load(given)
+        raise PolicyError(
+            f"{type(given).__name__!r} is no policy.",
+            hint="Pass a Policy, a preset's name, or a table of its keys.",
+        )
+
+    @classmethod
     def load(cls, data: Any) -> Self:
         """Validate a policy from plain data.
 

@@ -44,6 +44,10 @@ class UnknownSettingWarning(UserWarning):
     """A variable or secret with our prefix that no setting has: a typing error, most likely."""
 
 
+class UnreadEnvironmentWarning(UserWarning):
+    """The environment sets up a policy, and something was made without reading it."""
+
+
 class SafeCoDeSettings(PolicyFields, BaseSettings):
     """Loads a `Policy`; see the module's text for its sources.
 
@@ -109,6 +113,24 @@ class SafeCoDeSettings(PolicyFields, BaseSettings):
             _PolicyFileSource(settings_cls),
             secrets,
             _PresetSource(settings_cls),
+        )
+
+
+def warn_of_unread(what: str, *, meant: str, stacklevel: int = 3) -> None:
+    """Warn that variables which set up a policy are not read by a plain constructor.
+
+    Args:
+        what: The constructor.
+        meant: What reads them.
+        stacklevel: As in ``warnings.warn``, from here.
+    """
+    names = sorted(name for name in os.environ if name.upper().startswith(PREFIX))
+    if names:
+        warnings.warn(
+            f"{names[0]} is set, but {what}(...) reads no environment: use {meant}, or pass "
+            "policy=.",
+            UnreadEnvironmentWarning,
+            stacklevel=stacklevel,
         )
 
 

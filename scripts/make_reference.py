@@ -79,7 +79,7 @@ def _rows(table: dict[str, Any], root: dict[str, Any], path: str = "") -> Iterat
         members = [_resolve(member, root) for member in field.get("oneOf", [field])]
         if len(members) > 1:
             yield from _variant_rows(members, root, f"{path}{name}.")
-        elif "properties" in members[0]:
+        elif "properties" in members[0] and not (path and _like(field, root)):
             yield from _rows(members[0], root, f"{path}{name}.")
         else:
             yield _row(f"{path}{name}", field, root)
@@ -104,7 +104,8 @@ def _variant_rows(variants: list[dict[str, Any]], root: dict[str, Any], path: st
 
 def _row(key: str, field: dict[str, Any], root: dict[str, Any]) -> str:
     text = " ".join(field.get("description", "").split()).replace("``", "`").replace("|", "\\|")
-    default = f"`{json.dumps(field['default'])}`" if "default" in field else ""
+    shown = "default" in field and not isinstance(field["default"], dict)
+    default = f"`{json.dumps(field['default'])}`" if shown else ""
     return f"| `{key}` | {_kind(field, root)} | {default} | {text} |"
 
 
@@ -134,16 +135,16 @@ def _kind(field: dict[str, Any], root: dict[str, Any]) -> str:
 
 
 def _like(field: dict[str, Any], root: dict[str, Any]) -> str | None:
-    """Return the top-level key that is of the same kind of table."""
-    keys = ("$ref", "oneOf")
-    return next(
-        (
-            name
-            for name, top in root["properties"].items()
-            if any(key in field and field[key] == top.get(key) for key in keys)
-        ),
-        None,
-    )
+    """Return the top-level key that is a table with the same keys, or a choice of the same."""
+    shape = _shape(field, root)
+    tops = root["properties"].items()
+    return next((name for name, top in tops if shape and _shape(top, root) == shape), None)
+
+
+def _shape(field: dict[str, Any], root: dict[str, Any]) -> list[str]:
+    if "oneOf" in field:
+        return [member["$ref"] for member in field["oneOf"]]
+    return sorted(_resolve(field, root).get("properties", ()))
 
 
 def main() -> None:

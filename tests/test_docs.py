@@ -84,6 +84,18 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in anchors(path), f"{name_of(page)} links to a missing #{anchor}"
 
 
+FILE = re.compile(r"`((?:[\w.]+/)+[\w.]*)`")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_files_that_are_named_exist(page: Path) -> None:
+    """``pipeline/rail.py`` is meant within the package, ``tests/unit`` within the repository."""
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    for named in FILE.findall(text):
+        found = [root / named for root in (ROOT, ROOT / "safecode_guard")]
+        assert any(path.exists() for path in found), f"{name_of(page)} names {named}"
+
+
 def anchors(page: Path) -> set[str]:
     """Return the anchors of a page's headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.language_models.base import LanguageModelInput
@@ -16,6 +17,8 @@ from safecode_guard.pipeline.host import EventLoop
 from safecode_guard.policy import Policy
 from safecode_guard.runnables.arguments import require_known
 from safecode_guard.runnables.checking import Checking
+from safecode_guard.runnables.transformers import ChatTransformers
+from safecode_guard.settings import warn_of_unread
 from safecode_guard.turns.pictures import PictureStore
 from safecode_guard.verdict import Verdict
 
@@ -34,27 +37,32 @@ class SafeCoDeCheck(Checking, Runnable[LanguageModelInput, Verdict]):
 
     def __init__(
         self,
-        model: ChatVisionModel | None = None,
+        model: ChatVisionModel | str | Path | None = None,
         *,
         judge: Any = None,
-        policy: Policy | None = None,
+        policy: Policy | Mapping[str, Any] | str | None = None,
         sinks: Sequence[Sink] = (),
         workers: int = 4,
     ) -> None:
         """Make the check.
 
         Args:
-            model: The model that judges, if the policy's judge is ``same_model``.
+            model: The model that judges, if the policy's judge is ``same_model``, or its name.
             judge: A judge of your own, or a LangChain chat model.
-            policy: The policy in force; its actions become the verdict's.
+            policy: The policy in force, its plain data or the name of a preset; its actions
+                become the verdict's.
             sinks: Who else is told every verdict, such as an `AuditLog`.
             workers: Threads in which pictures are read for async calls.
 
         Raises:
             PolicyError: If policy and judge do not go together.
         """
+        if policy is None:
+            warn_of_unread("SafeCoDeCheck", meant="policy=SafeCoDeSettings().policy()")
+        self.policy = Policy() if policy is None else Policy.of(policy)
+        if isinstance(model, str | Path):
+            model = ChatTransformers.named(model)
         engine = model.engine if model is not None and judge is None else None
-        self.policy = policy or Policy()
         self._examiner = make_examiner(
             self.policy,
             engine=engine,

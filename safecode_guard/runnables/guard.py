@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import threading
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -30,16 +28,12 @@ from safecode_guard.runnables.served import Call, ServedChatModel
 from safecode_guard.runnables.transformers import ChatTransformers
 from safecode_guard.runnables.vision_model import ChatVisionModel
 from safecode_guard.runnables.wrapped import Wrapped, wrapped
-from safecode_guard.settings import PREFIX, SafeCoDeSettings
+from safecode_guard.settings import SafeCoDeSettings, warn_of_unread
 from safecode_guard.steering.factory import make_strategy
 from safecode_guard.turns.pictures import PictureStore
 from safecode_guard.turns.reading import read_turn
 
 _FIXED: Final = frozenset({"model", "judge", "strategy", "policy", "sinks"})
-
-
-class UnreadEnvironmentWarning(UserWarning):
-    """The environment sets up a policy, and this guard was made without reading it."""
 
 
 class SafeCoDeGuard(Checking, ServedChatModel):
@@ -85,7 +79,7 @@ class SafeCoDeGuard(Checking, ServedChatModel):
             UnknownArgument: For an argument that the guard does not have.
         """
         if "policy" not in fields:
-            _warn_of_environment()
+            warn_of_unread("SafeCoDeGuard", meant="SafeCoDeGuard.from_settings(model)")
         try:
             super().__init__(**fields)
         except ValidationError as error:
@@ -99,16 +93,12 @@ class SafeCoDeGuard(Checking, ServedChatModel):
     @field_validator("model", mode="before")
     @classmethod
     def _model_by_name(cls, value: Any) -> Any:
-        if value == "tiny":
-            return ChatTransformers.tiny()
-        return ChatTransformers.from_pretrained(value) if isinstance(value, str | Path) else value
+        return ChatTransformers.named(value) if isinstance(value, str | Path) else value
 
     @field_validator("policy", mode="before")
     @classmethod
     def _policy_by_name(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            return Policy.preset(value)  # type: ignore[arg-type]
-        return Policy.load(value) if isinstance(value, Mapping) else value
+        return Policy.of(value)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -278,15 +268,3 @@ class SafeCoDeGuard(Checking, ServedChatModel):
         unless ``allow_refusal=True`` gives the schema a refusal branch.
         """
         return self._wrapped.structured(self, schema, include_raw=include_raw, **kwargs)
-
-
-def _warn_of_environment() -> None:
-    """Say that variables which set up a policy are not read by a plain constructor."""
-    names = sorted(name for name in os.environ if name.upper().startswith(PREFIX))
-    if names:
-        warnings.warn(
-            f"{names[0]} is set, but SafeCoDeGuard(...) reads no environment: use "
-            "SafeCoDeGuard.from_settings(model), or pass policy=.",
-            UnreadEnvironmentWarning,
-            stacklevel=3,
-        )

@@ -46,6 +46,11 @@ class ChatTransformers(ChatVisionModel):
         return cls(model=str(model), **fields)
 
     @classmethod
+    def named(cls, model: str | Path) -> Self:
+        """Return a chat model by its name: ``tiny``, a hub name or a directory."""
+        return cls.tiny() if model == "tiny" else cls.from_pretrained(model)
+
+    @classmethod
     def from_objects(cls, model: Any, processor: Any, **fields: Any) -> Self:
         """Return a chat model of a transformers model and its processor, loaded already."""
         from safecode_guard.engines.transformers.model import TransformersModel

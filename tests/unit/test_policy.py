@@ -92,6 +92,19 @@ def test_an_unknown_preset_is_refused_with_the_known_ones() -> None:
         Policy.preset("lenient")  # type: ignore[arg-type]
 
 
+def test_a_policy_may_be_given_in_several_forms() -> None:
+    policy = Policy.preset("strict")
+    assert Policy.of(policy) is policy
+    assert Policy.of("strict") == policy
+    assert Policy.of({"on_block": "raise"}) == Policy(on_block="raise")
+
+
+@pytest.mark.parametrize("given", ["lenient", {}, {"on_blok": "raise"}, 7, None])
+def test_what_is_no_policy_is_refused(given: Any) -> None:
+    with pytest.raises(PolicyError):
+        Policy.of(given)
+
+
 @pytest.mark.parametrize("nothing", [{}, None, [], ""])
 def test_an_empty_policy_is_refused(nothing: Any) -> None:
     with pytest.raises(PolicyError, match="empty"):

@@ -11,6 +11,7 @@ from safecode_guard.errors import PolicyError, UnknownArgument, UnreadableCall
 from safecode_guard.policy import Policy
 from safecode_guard.runnables.check import SafeCoDeCheck
 from safecode_guard.runnables.guard import SafeCoDeGuard
+from safecode_guard.settings import SafeCoDeSettings, UnreadEnvironmentWarning
 from safecode_guard.testing import Delay, EventRecorder, ScriptedJudge
 from safecode_guard.verdict import Verdict
 from tests.messages import ask, image_block
@@ -214,6 +215,23 @@ def test_stages_may_have_a_judge_of_their_own():
     guard = guarded(0.1, model=inner, policy=Policy(stages=stages))
     assert guard.check(ask()).label == "safe"
     assert guard.check(ask(), tool_call=CALL).label == "unsafe"
+
+
+@pytest.mark.parametrize("policy", ["strict", {"actions": {"judge_error": "block"}}])
+def test_a_policy_may_be_a_name_or_plain_data(policy):
+    assert gate(policy=policy).policy.actions.judge_error == "block"
+
+
+def test_a_model_may_be_a_name():
+    assert SafeCoDeCheck("tiny").check(ask()).judge.id.startswith("label-logits:")
+
+
+def test_it_says_that_it_reads_no_environment(monkeypatch):
+    monkeypatch.setenv("SAFECODE_ACTIONS__UNSAFE", "block")
+    with pytest.warns(UnreadEnvironmentWarning, match=r"SafeCoDeCheck.*SafeCoDeSettings"):
+        assert gate().policy.actions.unsafe == "guide"
+    policy = SafeCoDeSettings().policy()
+    assert gate(policy=policy).check(ask()).action == "block"
 
 
 def test_a_check_needs_someone_who_judges():

@@ -19,9 +19,9 @@ from safecode_guard.errors import (
 )
 from safecode_guard.judges.protocol import JudgeAbilities
 from safecode_guard.policy import Policy
-from safecode_guard.runnables.guard import SafeCoDeGuard, UnreadEnvironmentWarning
+from safecode_guard.runnables.guard import SafeCoDeGuard
 from safecode_guard.runnables.transformers import ChatTransformers
-from safecode_guard.settings import SafeCoDeSettings
+from safecode_guard.settings import SafeCoDeSettings, UnreadEnvironmentWarning
 from safecode_guard.testing import ScriptedJudge, ScriptedVLM
 from safecode_guard.verdict import Judgement, Verdict
 from tests.messages import QUERY, ask, image_block, text_block
@@ -100,21 +100,21 @@ def test_what_the_judge_was_not_shown_makes_no_new_judgement():
 
 
 @pytest.mark.parametrize(
-    "messages",
+    ("messages", "questions"),
     [
-        [SystemMessage("You are a stunt coach."), *ask()],
-        ask(QUERY, "blue"),
-        ask(QUERY, "red", "blue"),
-        [*ask("Take me there."), AIMessage("Shall I?"), HumanMessage("Yes, please")],
+        ([SystemMessage("You are a stunt coach."), *ask()], 1),
+        (ask(QUERY, "blue"), 1),
+        (ask(QUERY, "red", "blue"), 2),  # both together, and the new one by itself
+        ([*ask("Take me there."), AIMessage("Shall I?"), HumanMessage("Yes, please")], 1),
     ],
     ids=["task", "picture", "pictures", "confirmed request"],
 )
-def test_what_the_judge_is_shown_makes_a_new_judgement(messages):
+def test_what_the_judge_is_shown_makes_a_new_judgement(messages, questions):
     judge = ScriptedJudge(0.9)
     guard = guarded(judge=judge)
     guard.invoke(ask())
     guard.invoke(messages)
-    assert len(judge.requests) == 2
+    assert len(judge.requests) == 1 + questions
 
 
 def test_an_image_in_history_makes_a_follow_up_an_image_turn():
@@ -279,7 +279,7 @@ def test_a_policy_may_be_a_name_or_plain_data(policy):
     assert guard.policy.actions.judge_error == "block"
 
 
-@pytest.mark.parametrize("policy", ["strictest", {"actoins": {}}, {}])
+@pytest.mark.parametrize("policy", ["strictest", {"actoins": {}}, {}, 7])
 def test_a_policy_that_is_none_is_refused(policy):
     with pytest.raises(PolicyError):
         SafeCoDeGuard(model=model(), policy=policy)

@@ -10,10 +10,13 @@ from pydantic import BaseModel
 from safecode_guard.errors import ImageError, LogitsUnavailable, UnsupportedGeneration
 from safecode_guard.models.protocol import Sampling
 from safecode_guard.output.request import OutputForm
+from safecode_guard.runnables.guard import SafeCoDeGuard
 from safecode_guard.runnables.transformers import ChatTransformers
+from safecode_guard.runnables.vision_model import ChatVisionModel
 from safecode_guard.testing import ScriptedServer, ScriptedVLM
+from safecode_guard.verdict import Verdict
 from tests.messages import ask, image_block, text_block
-from tests.unit.runnables.guards import HELP, model
+from tests.unit.runnables.guards import HELP, REFUSAL, model
 
 
 @tool
@@ -96,6 +99,27 @@ def test_weights_load_once_on_first_use_whoever_comes_first():
     for thread in threads:
         thread.join()
     assert len(opened) == len(set(map(id, engines))) == 1
+
+
+class ChatServer(ChatVisionModel):
+    """A chat model on an engine of another kind."""
+
+    def _open(self):
+        return ScriptedServer(ScriptedVLM({HELP: 0.3, REFUSAL: 0.0}, p_unsafe=0.95))
+
+    @property
+    def _llm_type(self):
+        return "server"
+
+
+def test_a_chat_model_on_another_engine_is_guarded_like_any():
+    """Nothing above asks what the engine is: it judges itself, and steers by record."""
+    chat = ChatServer(model="served")
+    assert chat.invoke(ask()).text == HELP
+    reply = SafeCoDeGuard(model=chat).invoke(ask())
+    verdict = Verdict.from_message(reply)
+    assert (reply.text, verdict.label) == (REFUSAL, "unsafe")
+    assert verdict.judge.id == "label-logits:server:scripted-vlm"
 
 
 def test_guards_around_a_model_share_its_queue_and_its_pictures():
