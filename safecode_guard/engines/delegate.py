@@ -135,6 +135,9 @@ class DelegateSession:
         )
         with closing(stream) as chunks:
             for chunk in chunks:
+                if not isinstance(chunk, AIMessageChunk):  # the model cannot stream: all at once
+                    yield self._last(job, chunk)
+                    return
                 whole = _added(whole, chunk)
                 yield _piece(job, chunk)
         yield self._last(job, _whole(whole))
@@ -144,6 +147,9 @@ class DelegateSession:
         stream = cast("AsyncGenerator[AIMessageChunk]", self.model.astream(messages, **_call(job)))
         async with aclosing(stream) as chunks:
             async for chunk in chunks:
+                if not isinstance(chunk, AIMessageChunk):
+                    yield self._last(job, chunk)
+                    return
                 whole = _added(whole, chunk)
                 yield _piece(job, chunk)
         yield self._last(job, _whole(whole))
