@@ -21,7 +21,6 @@ from tests.unit.runnables.guards import guarded, judged_only
 DOORS: dict[str, Callable[[Any], Any]] = {
     "invoke": lambda guard: guard.invoke(ask()),
     "stream": lambda guard: list(guard.stream(ask())),
-    "ainvoke": lambda guard: asyncio.run(guard.ainvoke(ask())),
 }
 
 
@@ -49,6 +48,18 @@ def test_a_called_model_that_is_late_ends_at_the_deadline(door: str) -> None:
     started = time.monotonic()
     with pytest.raises(TurnTimeout):
         DOORS[door](judged_only(0.1, Plain(delay=1.5), deadline_s=0.3))
+    assert time.monotonic() - started < 1.2
+
+
+@pytest.mark.parametrize("live", [False, True])
+async def test_a_called_model_that_is_late_ends_at_the_deadline_on_the_loop(live: bool) -> None:
+    guard = judged_only(0.1, Plain(delay=1.5), deadline_s=0.3)
+    started = time.monotonic()
+    with pytest.raises(TurnTimeout):
+        if live:
+            assert [chunk async for chunk in guard.astream(ask())]
+        else:
+            await guard.ainvoke(ask())
     assert time.monotonic() - started < 1.2
 
 
