@@ -92,6 +92,8 @@ class ChatTransformers(ChatVisionModel):
         more = ("repetition_penalty", "seed", "max_tokens", "stop")
         return {name: getattr(self, name) for name in (*names, *more)} | {
             "model_kwargs": _masked(self.model_kwargs),
+            "processor_kwargs": _masked(self.processor_kwargs),
+            "quantization_config": repr(self.quantization_config),
             "images": self.images.model_dump(mode="json"),
         }
 
