@@ -23,7 +23,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult, LLMResult
 from langchain_core.prompt_values import ChatPromptValue, PromptValue
 from langchain_core.runnables import RunnableConfig
-from pydantic import ConfigDict, PrivateAttr, model_validator
+from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from safecode_guard.pipeline.guarded import GuardedTurns
 from safecode_guard.pipeline.host import EventLoop
@@ -62,7 +62,7 @@ class ServedChatModel(BaseChatModel):
 
     streaming: bool = False
     """Make every answer as a stream, ``invoke``'s too, for handlers that show tokens."""
-    max_batch: int = 8
+    max_batch: int = Field(default=8, gt=0)
     """Turns that ``batch`` decodes together."""
 
     _workers: Any = PrivateAttr(
