@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from typing import Annotated, Any, Final, Literal, Self, get_args
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -28,6 +29,19 @@ from safecode_guard.taxonomy import CATEGORIES, Action, Category, Label, Stage
 PresetName = Literal["balanced", "strict", "permissive"]
 Recipe = Literal["guarded", "paper", "reference"]
 Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class Table(dict[Any, Any]):
+    """A table of a policy: read like any dict, and frozen like the policy."""
+
+    def _frozen(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError("a policy is frozen: make another with Policy.updated")
+
+    __setitem__ = __delitem__ = __ior__ = update = setdefault = _frozen  # type: ignore[assignment]
+    pop = popitem = clear = _frozen  # type: ignore[assignment]
+
+    def __reduce__(self) -> Any:
+        return type(self), (dict(self),)
 
 
 class Part(BaseModel):
@@ -277,7 +291,9 @@ class InputStage(StagePart):
 class ToolStage(StagePart):
     """A tool's call or result. Actions are asked for by the tool's name."""
 
-    tools: dict[str, Literal["skip"] | StageActions] = Field(default_factory=dict)
+    tools: Annotated[dict[str, Literal["skip"] | StageActions], AfterValidator(Table)] = Field(
+        default_factory=Table
+    )
     """Patterns of tool names (``get_*``), the first that matches; ``skip`` is never judged."""
 
     def actions_for(self, tool: str | None) -> Literal["skip"] | StageActions | None:
@@ -341,7 +357,9 @@ class PolicyFields(Part):
     thresholds: Thresholds = Thresholds()
     decoding: DecodingPolicy = DecodingPolicy()
     actions: Actions = Actions()
-    category_actions: dict[Category, Action] = Field(default_factory=dict)
+    category_actions: Annotated[dict[Category, Action], AfterValidator(Table)] = Field(
+        default_factory=Table
+    )
     """Overrides for an unsafe label by hazard; the most severe applies."""
     stages: Stages = Stages()
     scene_images: int = Field(default=4, gt=0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from safecode_guard.judges.cache import JudgementCache
 from safecode_guard.judges.deadlines import Strays
@@ -180,7 +181,7 @@ class Examiner:
     async def examine(self, subject: Subject, host: Host) -> Verdict:
         """Return the verdict on a subject in the host's form; see `check`."""
         finding = self.settled(subject) or (await self.judged([subject], host))[0]
-        return self.conclude(subject, finding)
+        return await host.call(partial(self.conclude, subject, finding))  # sinks may block
 
     def conclude(
         self, subject: Subject, finding: Finding, *, decoding: DecodingRecord | None = None

@@ -122,11 +122,18 @@ class SafeCoDeGuard(Checking, ServedChatModel):
             PolicyError: If such a field is set after construction.
         """
         if name in _FIXED and (self.__pydantic_private__ or {}).get("_made"):
-            raise PolicyError(
-                f"A guard's {name} cannot be changed.",
-                hint=f"Make another: SafeCoDeGuard(model=guard.model, {name}=...).",
-            )
+            raise _unchangeable(name)
         super().__setattr__(name, value)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy, which is made of the same things.
+
+        Raises:
+            PolicyError: If one of them is to be another: it would silently not be in force.
+        """
+        for name in _FIXED.intersection(update or ()):
+            raise _unchangeable(name)
+        return super().model_copy(update=update, deep=deep)
 
     @classmethod
     def from_settings(
@@ -268,3 +275,10 @@ class SafeCoDeGuard(Checking, ServedChatModel):
         unless ``allow_refusal=True`` gives the schema a refusal branch.
         """
         return self._wrapped.structured(self, schema, include_raw=include_raw, **kwargs)
+
+
+def _unchangeable(name: str) -> PolicyError:
+    return PolicyError(
+        f"A guard's {name} cannot be changed.",
+        hint=f"Make another: SafeCoDeGuard(model=guard.model, {name}=...).",
+    )
