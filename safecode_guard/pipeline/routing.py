@@ -67,7 +67,7 @@ def _image_distance(turn: Turn) -> int | None:
     tool calls and their results do not move its image into the past.
     """
     start = _request_start(turn)
-    last = max((i for i, m in enumerate(turn.messages) if m.image_indices), default=None)
+    last = max((i for i, m in enumerate(turn.messages) if m.judged_indices), default=None)
     return None if last is None else max(0, start - last)
 
 

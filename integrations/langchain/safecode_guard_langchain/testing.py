@@ -50,7 +50,7 @@ class ScriptedChatModel(BaseChatModel):
         self, tools: Sequence[Any], **kwargs: Any
     ) -> Runnable[LanguageModelInput, AIMessage]:
         """Return the model: the script knows which tools there are."""
-        return self.bind(tools=[getattr(each, "name", each) for each in tools])  # type: ignore[return-value]
+        return self.bind(tools=[getattr(each, "name", each) for each in tools])
 
     def _generate(
         self,
