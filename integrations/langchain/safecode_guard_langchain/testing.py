@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from threading import Lock
-from typing import Any
+from typing import Annotated, Any
 
 from langchain_core.callbacks import CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
@@ -13,7 +14,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, Tool
 from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
-from pydantic import Field, PrivateAttr
+from pydantic import Field, PrivateAttr, SkipValidation
 
 Reply = AIMessage | str | Exception
 
@@ -31,7 +32,9 @@ class ScriptedChatModel(BaseChatModel):
         'stop'
     """
 
-    replies: Sequence[Reply] | Callable[[list[BaseMessage]], Reply] = Field(exclude=True)
+    replies: Annotated[Sequence[Reply] | Callable[[list[BaseMessage]], Reply], SkipValidation()] = (
+        Field(exclude=True)
+    )
     name_of_model: str = "scripted"
 
     _shown: list[list[BaseMessage]] = PrivateAttr(default_factory=list)
@@ -123,8 +126,6 @@ def results(messages: Sequence[BaseMessage]) -> dict[str, ToolMessage]:
 
 
 def _chunk_of(call: ToolCall, index: int) -> Any:
-    import json
-
     return tool_call_chunk(
         name=call["name"], args=json.dumps(call["args"]), id=call["id"], index=index
     )

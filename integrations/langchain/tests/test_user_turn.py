@@ -101,7 +101,9 @@ def test_the_next_turn_is_judged_afresh(form: str) -> None:
     model = script("unused", "Fine.")
     agent = create_agent(model, middleware=[SafeCoDeMiddleware(judge)])
     state = run_in(form, agent, {"messages": [user("Run.", "navy")]})
-    state = run_in(form, agent, {"messages": [*state["messages"], user("Which colour does the picture have?")]})
+    state = run_in(
+        form, agent, {"messages": [*state["messages"], user("Which colour does the picture have?")]}
+    )
     assert state["messages"][-1].content == "Fine."
     assert [v.action for v in verdicts_in(state, "input")] == ["pass"]
 
