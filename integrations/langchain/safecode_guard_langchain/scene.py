@@ -19,6 +19,7 @@ from langchain_core.messages import (
     RemoveMessage,
 )
 
+from safecode_guard.errors import GuardError
 from safecode_guard.turns.reading import read_turn
 from safecode_guard.turns.scene import scene_of
 from safecode_guard_langchain.sight import REFUSED, Sight, plain
@@ -95,11 +96,13 @@ def in_short(
 def request_of(messages: Conversation) -> str:
     """Return what is asked in a conversation, with what a bare confirmation confirms.
 
-    Raises:
-        GuardError: If the conversation cannot be read.
+    Of one that cannot be read it is whatever is said: the judge's rail will say why.
     """
     words = [_text_of(messages[index]) for index in sorted(_asked(messages))]
-    return scene_of(read_turn(words)).request if words else ""
+    try:
+        return scene_of(read_turn(words)).request if words else ""
+    except GuardError:
+        return repr([message.content for message in words])
 
 
 def _let_pass(media: frozenset[str], passed: frozenset[str]) -> bool:
