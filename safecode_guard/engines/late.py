@@ -92,7 +92,9 @@ def _pump(
         told.put(error)
 
 
-def _taken(told: SimpleQueue[tuple[T] | BaseException], deadline: float) -> tuple[T] | BaseException:
+def _taken(
+    told: SimpleQueue[tuple[T] | BaseException], deadline: float
+) -> tuple[T] | BaseException:
     try:
         return told.get(timeout=max(0.0, deadline - time.monotonic()))
     except Empty:

@@ -129,9 +129,7 @@ async def acall_before(
             ended.set_result(None)
 
     context = contextvars.copy_context()
-    thread = threading.Thread(
-        target=context.run, args=(run,), name="safecode-judge", daemon=True
-    )
+    thread = threading.Thread(target=context.run, args=(run,), name="safecode-judge", daemon=True)
     thread.start()
     try:
         async with asyncio.timeout(left):

@@ -66,7 +66,8 @@ def test_guards_whose_judges_are_asked_differently_share_no_answers() -> None:
     guarded(judge=lenient, cache=cache, policy=BLOCK).invoke(ask())
     reply = guarded(judge=strict, cache=cache, policy=BLOCK).invoke(ask())
     found = Verdict.from_message(reply)
-    assert found is not None and found.action == "block"
+    assert found is not None
+    assert found.action == "block"
 
 
 def test_models_whose_processors_differ_share_no_answers() -> None:

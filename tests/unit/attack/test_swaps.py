@@ -48,7 +48,8 @@ def test_a_policy_is_frozen_to_its_last_table() -> None:
 def test_a_frozen_policy_still_goes_through_json() -> None:
     policy = Policy(stages={"tool_call": {"tools": {"get_*": "skip"}}})  # type: ignore[arg-type]
     again = Policy.model_validate_json(policy.model_dump_json())
-    assert again == policy and again.digest() == policy.digest()
+    assert again == policy
+    assert again.digest() == policy.digest()
     assert policy.updated(name="b").stages == policy.stages
     assert policy.model_copy(deep=True) == policy
 
@@ -56,4 +57,5 @@ def test_a_frozen_policy_still_goes_through_json() -> None:
 def test_a_block_holds_after_a_copy() -> None:
     guard = guarded(0.9, policy={"actions": {"unsafe": "block"}})
     found = Verdict.from_message(guard.model_copy().invoke(ask()))
-    assert found is not None and found.action == "block"
+    assert found is not None
+    assert found.action == "block"

@@ -53,4 +53,5 @@ def test_a_block_that_lies_is_read_once() -> None:
     inner, judge = Plain(), ScriptedJudge(0.1)
     judged_only(judge, inner).invoke([message])
     shown = inner._seen[0][0][0].content[-1]
-    assert isinstance(shown, dict) and shown["text"] == judge.requests[0].scene.request
+    assert isinstance(shown, dict)
+    assert shown["text"] == judge.requests[0].scene.request
