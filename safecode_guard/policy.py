@@ -37,8 +37,8 @@ class Table(dict[Any, Any]):
     def _frozen(self, *args: Any, **kwargs: Any) -> Any:
         raise TypeError("a policy is frozen: make another with Policy.updated")
 
-    __setitem__ = __delitem__ = __ior__ = update = setdefault = _frozen  # type: ignore[assignment]
-    pop = popitem = clear = _frozen  # type: ignore[assignment]
+    __setitem__ = __delitem__ = __ior__ = update = setdefault = _frozen
+    pop = popitem = clear = _frozen
 
     def __reduce__(self) -> Any:
         return type(self), (dict(self),)

@@ -134,7 +134,7 @@ class DelegateSession:
     def _streamed(self, job: Job) -> Generator[Delta]:
         whole: AIMessageChunk | None = None
         make = cast(
-            "Callable[[], Generator[AIMessageChunk]]",
+            "Callable[[], Generator[BaseMessage]]",
             partial(self.model.stream, rebuild(job.turn), **_call(job)),
         )
         with closing(late.pieces(job.deadline, make)) as chunks:
@@ -148,7 +148,7 @@ class DelegateSession:
 
     async def _astreamed(self, job: Job, messages: list[BaseMessage]) -> AsyncGenerator[Delta]:
         whole: AIMessageChunk | None = None
-        stream = cast("AsyncGenerator[AIMessageChunk]", self.model.astream(messages, **_call(job)))
+        stream = cast("AsyncGenerator[BaseMessage]", self.model.astream(messages, **_call(job)))
         async with aclosing(stream) as chunks:
             async for chunk in late.apieces(job.deadline, chunks):
                 if not isinstance(chunk, AIMessageChunk):

@@ -113,7 +113,7 @@ def route_by_label(
     runnables: dict[Label | None, Runnable[Any, Any]] = {
         label: coerce_to_runnable(runnable) for label, runnable in routes.items()
     }
-    otherwise = coerce_to_runnable(default)
+    otherwise: Runnable[Any, Any] = coerce_to_runnable(default)
 
     def choose(subject: BaseMessage | Verdict) -> Runnable[Any, Any]:
         return runnables.get(label_of(subject), otherwise)
@@ -160,7 +160,9 @@ def _newest(state: Any, messages: Sequence[BaseMessage], stage: Stage | None) ->
     verdicts = [Verdict.model_validate(entry) for entry in kept.values()]
     verdicts = [verdict for verdict in verdicts if stage in (None, verdict.stage)]
     if stage == "tool_call":
-        calls = next((c for m in reversed(messages) if (c := getattr(m, "tool_calls", None))), [])
+        calls: list[Any] = next(
+            (c for m in reversed(messages) if (c := getattr(m, "tool_calls", None))), []
+        )
         ids = {call["id"] for call in calls}
         mine = [v for v in verdicts if v.tool_call is not None and v.tool_call.id in ids]
         return max(mine, key=lambda v: severity(v.standing), default=None)

@@ -127,7 +127,7 @@ def walk(content: Any, within: Within = Within()) -> Iterator[Found]:
 
 
 def _read_once(value: Any, depth: int = 0) -> Any:
-    """Return plain copies of a block and all in it: another class could answer twice differently."""
+    """Return plain copies of a block and all in it: other classes could read differently twice."""
     if depth > MAX_LEVELS:
         raise RecursionError
     if isinstance(value, Mapping):

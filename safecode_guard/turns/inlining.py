@@ -30,8 +30,9 @@ def with_bytes(
 ) -> list[BaseMessage]:
     """Return messages whose image objects have become image blocks with the bytes of a PNG.
 
-    Of an artifact with pictures only these are left: no model is shown the rest. A message without image objects is returned as it is. So is an image object that the policy's
-    limits refuse: reading the message will say so.
+    Of an artifact with pictures only these are left: no model is shown the rest. A message without
+    image objects is returned as it is. So is an image object that the policy's limits refuse:
+    reading the message will say so.
     """
     limits = policy or ImagePolicy()
     return [_inlined(message, limits) for message in messages]

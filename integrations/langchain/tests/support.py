@@ -1,4 +1,4 @@
-"""What the tests share: pictures, tools with side effects, judges by rule, and all forms of a run."""
+"""What the tests share: pictures, tools with side effects, judges by rule, forms of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A judge that fails, is late or talks nonsense: never a call, a picture or an answer that passed."""
+"""A judge that fails, is late or talks nonsense: no call, picture or answer passes."""
 
 from __future__ import annotations
 

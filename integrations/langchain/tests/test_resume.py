@@ -1,4 +1,4 @@
-"""Killed between judging and running: what resumes runs nothing unjudged, and judges nothing twice."""
+"""Killed between judging and running: nothing runs unjudged, nothing is judged twice."""
 
 from __future__ import annotations
 
