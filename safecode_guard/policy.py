@@ -373,6 +373,24 @@ class Policy(PolicyFields):
         except ValidationError as error:
             raise PolicyError(explain(error), hint="See `safecode-guard policy schema`.") from error
 
+    @classmethod
+    def of(cls, given: Any) -> Self:
+        """Return a policy that is given as one, as a preset's name, or as plain data.
+
+        Raises:
+            PolicyError: If it is none of these, or invalid.
+        """
+        if isinstance(given, cls):
+            return given
+        if isinstance(given, str):
+            return cls.preset(given)  # type: ignore[arg-type]
+        if not isinstance(given, Mapping):
+            raise PolicyError(
+                f"{type(given).__name__!r} is no policy.",
+                hint="Pass a Policy, a preset's name, or a table of its keys.",
+            )
+        return cls.load(given)
+
     def updated(self, **overrides: Any) -> Self:
         """Return this policy with overrides: tables are merged key by key, `Part` objects replace.
 

@@ -92,7 +92,9 @@ class SafeCoDeGuard(Checking, ServedChatModel):
             for cause in causes:
                 if isinstance(cause, GuardError):
                     raise cause from None
-            raise
+            raise PolicyError(
+                f"The guard cannot be made. {_wrong(error)}", hint="See SafeCoDeGuard's fields."
+            ) from None
         self._made = True
 
     @field_validator("model", mode="before")
@@ -105,9 +107,7 @@ class SafeCoDeGuard(Checking, ServedChatModel):
     @field_validator("policy", mode="before")
     @classmethod
     def _policy_by_name(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            return Policy.preset(value)  # type: ignore[arg-type]
-        return Policy.load(value) if isinstance(value, Mapping) else value
+        return Policy.of(value)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -284,6 +284,12 @@ class SafeCoDeGuard(Checking, ServedChatModel):
         unless ``allow_refusal=True`` gives the schema a refusal branch.
         """
         return self._wrapped.structured(self, schema, include_raw=include_raw, **kwargs)
+
+
+def _wrong(error: ValidationError) -> str:
+    """Return one sentence on each wrong argument, without what was given."""
+    details = error.errors(include_input=False, include_url=False, include_context=False)
+    return " ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}." for each in details)
 
 
 def _unchangeable(name: str) -> PolicyError:
