@@ -8,14 +8,15 @@ outer run: what it writes must not get out before its verdict.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
-from contextlib import aclosing, closing
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
+from contextlib import aclosing, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, message_chunk_to_message
+from langchain_core.tracers.context import _configure_hooks
 
 from safecode_guard.engines import late
 from safecode_guard.models.families import GENERIC, Family
@@ -108,8 +109,10 @@ class DelegateSession:
                 if job.live:
                     yield from self._streamed(job)
                 else:
-                    work = partial(self.model.invoke, rebuild(job.turn), **_call(job))
-                    yield self._last(job, late.call(job.deadline, work))
+                    work = partial(self._called(job).invoke, rebuild(job.turn), **_call(job))
+                    with _unheard(job):
+                        message = late.call(job.deadline, work)
+                    yield self._last(job, message)
             except Exception as error:  # providers raise errors of their own kinds
                 yield Delta(job.index, error=error)
 
@@ -123,8 +126,10 @@ class DelegateSession:
                         async for delta in deltas:
                             yield delta
                 else:
-                    work = self.model.ainvoke(messages, **_call(job))
-                    yield self._last(job, await late.acall(job.deadline, work))
+                    with _unheard(job):
+                        work = self._called(job).ainvoke(messages, **_call(job))
+                        message = await late.acall(job.deadline, work)
+                    yield self._last(job, message)
             except Exception as error:  # providers raise errors of their own kinds
                 yield Delta(job.index, error=error)
 
@@ -158,10 +163,29 @@ class DelegateSession:
                 yield _piece(job, chunk)
         yield self._last(job, _whole(whole))
 
+    def _called(self, job: Job) -> BaseChatModel:
+        """Return the model; without its cache where the answer may be withheld."""
+        return self.model.model_copy(update={"cache": False}) if job.held else self.model
+
     def _last(self, job: Job, message: BaseMessage) -> Delta:
         read: Callable[[], Turn] = partial(read_turn, [message], self.images)
         text = "" if job.live else str(message.text)
         return Delta(job.index, text, "stop", native=_own(message), read=read)
+
+
+@contextmanager
+def _unheard(job: Job) -> Iterator[None]:
+    """Keep LangChain's collectors of runs and counts out of a call that may be withheld.
+
+    They are no callbacks of a config: each finds its own way into every run of the context.
+    """
+    kept = [var for var, *_ in _configure_hooks if var.get() is not None] if job.held else []
+    tokens = [(var, var.set(None)) for var in kept]
+    try:
+        yield
+    finally:
+        for var, token in tokens:
+            var.reset(token)
 
 
 def _call(job: Job) -> dict[str, Any]:

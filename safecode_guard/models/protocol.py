@@ -177,6 +177,8 @@ class Job:
     """Of the strategy."""
     live: bool = False
     """Somebody reads the pieces as they come."""
+    held: bool = False
+    """The answer may yet be withheld: nobody else may hear of it or keep it."""
     record: Mapping[str, Any] | None = None
     """The steering's record (`DecodingRecord`, as JSON), for engines that run it by themselves."""
     constraint: Callable[[int], Constraint] | None = None

@@ -63,6 +63,7 @@ class Case:
             constraint=request.refusal if self.refuse else request.constraint,
             options=request.options,
             live=request.live and not self.railed,
+            held=self.railed,
             deadline=request.deadline,
             cancelled=request.cancelled,
         )

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
-from safecode_guard.errors import UnknownArgument
+from safecode_guard.errors import UnknownArgument, UnsupportedGeneration
 
 STANDARD: Final = frozenset(
     {"temperature", "max_tokens", "timeout", "stop", "max_retries", "api_key"}
@@ -23,6 +23,12 @@ CALL: Final = frozenset(
     }
 )  # fmt: skip
 """Options of one call to a model in this process."""
+
+_NUMBERS: Final[Mapping[str, tuple[type, ...]]] = {
+    "temperature": (int, float), "top_p": (int, float), "repetition_penalty": (int, float),
+    "top_k": (int,), "seed": (int,), "max_tokens": (int,), "max_completion_tokens": (int,),
+}  # fmt: skip
+_POSITIVE: Final = ("top_p", "top_k", "repetition_penalty", "max_tokens", "max_completion_tokens")
 
 _TRACING: Final = "ls_"  # what LangChain's own helpers add for traces
 
@@ -46,3 +52,48 @@ def require_known(what: str, given: Mapping[str, Any], known: Collection[str]) -
             f"{what} has no argument {name!r}.",
             hint=f"Did you mean {close[0]!r}?" if close else f"It takes {sorted(known)}.",
         )
+
+
+def require_values(options: Mapping[str, Any]) -> None:
+    """Check the values of one call's options, as the constructor checks those of its fields.
+
+    Raises:
+        UnsupportedGeneration: For the first that makes no sense.
+    """
+    for name, kinds in _NUMBERS.items():
+        value: Any = options.get(name)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, kinds):
+            raise _senseless(name, value)
+        if (value < 0 and name != "seed") or (name in _POSITIVE and value <= 0):
+            raise _senseless(name, value)
+    tools, form = options.get("tools"), options.get("response_format")
+    if tools is not None and not (isinstance(tools, list | tuple) and all(map(_is_tool, tools))):
+        raise _senseless("tools", tools)
+    if form is not None and not isinstance(form, Mapping):
+        raise _senseless("response_format", form)
+
+
+def require_stops(stops: Any) -> None:
+    """Check the texts at which an answer is to stop.
+
+    Raises:
+        UnsupportedGeneration: If they are no texts.
+    """
+    if isinstance(stops, str) or stops is None:
+        return
+    if not isinstance(stops, list | tuple) or not all(isinstance(each, str) for each in stops):
+        raise _senseless("stop", stops)
+
+
+def _is_tool(tool: Any) -> bool:
+    function = tool.get("function") if isinstance(tool, Mapping) else None
+    return isinstance(function, Mapping) and isinstance(function.get("name"), str)
+
+
+def _senseless(name: str, value: Any) -> UnsupportedGeneration:
+    return UnsupportedGeneration(
+        f"The option {name!r} of a call cannot be {value!r:.80}.",
+        hint="See what LangChain's chat models take under this name.",
+    )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from langchain_core.language_models.base import LanguageModelInput
 
 from safecode_guard.pipeline.examiner import Examiner
 from safecode_guard.pipeline.host import EventLoop
+from safecode_guard.runnables.arguments import require_known
 from safecode_guard.runnables.subjects import Examination
 from safecode_guard.taxonomy import Stage
 from safecode_guard.verdict import Verdict
@@ -17,6 +18,9 @@ from safecode_guard.verdict import Verdict
 if TYPE_CHECKING:
     from safecode_guard.policy import Policy
     from safecode_guard.turns.pictures import PictureStore
+
+CHECKED: Final = frozenset({"stage", "tool_call", "answer"})
+"""Arguments of a check, beside the messages."""
 
 
 class Checking:
@@ -45,6 +49,7 @@ class Checking:
         stage: Stage | None = None,
         tool_call: Mapping[str, Any] | None = None,
         answer: str | None = None,
+        **unknown: Any,
     ) -> Verdict:
         """Judge a conversation, or something about to happen in it; nothing is generated.
 
@@ -55,10 +60,13 @@ class Checking:
             stage: What is judged; None: the tool call if there is one, else the user's turn.
             tool_call: A call in LangChain's form (name, args, id).
             answer: The finished answer at stage ``output``; None: the last message.
+            **unknown: None; a misspelt argument is told.
 
         Raises:
+            UnknownArgument: For an argument that it does not have.
             GuardError: If there is nothing that could be judged: no message, no such stage.
         """
+        require_known("A check", unknown, CHECKED)
         examination = Examination(messages, stage, tool_call, answer)
         return self.examiner.check(examination.subject(self.policy, self._pictures))
 
@@ -69,8 +77,10 @@ class Checking:
         stage: Stage | None = None,
         tool_call: Mapping[str, Any] | None = None,
         answer: str | None = None,
+        **unknown: Any,
     ) -> Verdict:
         """Judge a conversation without blocking the event loop; see `check`."""
+        require_known("A check", unknown, CHECKED)
         examination, host = Examination(messages, stage, tool_call, answer), self._host()
         subject = await host.call(partial(examination.subject, self.policy, self._pictures))
         examiner = await host.call(lambda: self.examiner)  # the first use may load weights

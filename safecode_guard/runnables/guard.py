@@ -61,7 +61,7 @@ class SafeCoDeGuard(Checking, ServedChatModel):
     """The policy, or the name of a preset."""
     sinks: tuple[Sink, ...] = Field(default=(), exclude=True, repr=False)
     """Who else is told every verdict before anything is handed out, such as an `AuditLog`. What a
-    sink raises ends the turn."""
+    sink raises ends the turn, and no answer is taken from LangChain's cache, which tells nobody."""
 
     _loading: Any = PrivateAttr(default_factory=threading.RLock)
     _wrapped: Wrapped = PrivateAttr()
@@ -87,7 +87,9 @@ class SafeCoDeGuard(Checking, ServedChatModel):
             for cause in causes:
                 if isinstance(cause, GuardError):
                     raise cause from None
-            raise
+            raise PolicyError(
+                f"The guard cannot be made. {_wrong(error)}", hint="See SafeCoDeGuard's fields."
+            ) from None
         self._made = True
 
     @field_validator("model", mode="before")
@@ -104,6 +106,8 @@ class SafeCoDeGuard(Checking, ServedChatModel):
     def _fits(self) -> Self:
         self._wrapped = wrapped(self.model, self.policy)
         self._pictures = PictureStore(self.policy.images.cache_bytes)
+        if self.sinks:
+            self.cache = False  # an answer that LangChain has kept is told to nobody
         if self.policy.mode == "guard":
             make_strategy(self.policy.decoding, GENERIC, self.strategy)
         if not self._judges_itself():
@@ -275,6 +279,12 @@ class SafeCoDeGuard(Checking, ServedChatModel):
         unless ``allow_refusal=True`` gives the schema a refusal branch.
         """
         return self._wrapped.structured(self, schema, include_raw=include_raw, **kwargs)
+
+
+def _wrong(error: ValidationError) -> str:
+    """Return one sentence on each wrong argument, without what was given."""
+    details = error.errors(include_input=False, include_url=False, include_context=False)
+    return " ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}." for each in details)
 
 
 def _unchangeable(name: str) -> PolicyError:

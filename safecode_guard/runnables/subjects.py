@@ -52,6 +52,7 @@ class Examination:
             messages_of(self.messages), policy.images, pictures=pictures, deadline=deadline
         )
         subject = Subject(stage, turn, call, deadline=deadline, run=run_of(None))
+        self._require_last(turn, stage)
         if stage == "tool_result":
             return replace(
                 subject, result=_last_text(turn, "tool"), own_images=_newest(turn, "tool")
@@ -61,9 +62,25 @@ class Examination:
             return replace(subject, answer=answer, own_images=_newest(turn, "assistant"))
         return subject
 
+    def _require_last(self, turn: Turn, stage: Stage) -> None:
+        """Check that what is to be examined is there: a check of nothing would pass."""
+        given: object = self.answer
+        if given is not None and not isinstance(given, str):
+            raise PolicyError(
+                f"The answer is given as {type(given).__name__!r}.", hint="Pass its text."
+            )
+        wanted = {"tool_result": "tool", "output": "assistant"}.get(stage)
+        if wanted is None or given is not None or turn.messages[-1].role == wanted:
+            return
+        raise PolicyError(
+            f"Stage {stage!r} needs a last message of the role {wanted!r}.",
+            hint="End the conversation with what is to be examined, or pass answer=.",
+        )
+
     def _stage(self) -> Stage:
-        stage = self.stage or ("tool_call" if self.tool_call is not None else "input")
-        if stage not in STAGES:
+        derived: Stage = "tool_call" if self.tool_call is not None else "input"
+        stage = derived if self.stage is None else self.stage
+        if not isinstance(stage, str) or stage not in STAGES:
             raise PolicyError(f"Unknown stage {stage!r}.", hint=f"Use one of {list(STAGES)}.")
         if stage == "tool_call" and self.tool_call is None:
             raise PolicyError(

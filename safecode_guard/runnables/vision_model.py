@@ -23,7 +23,7 @@ from safecode_guard.pipeline.guarded import GuardedTurns
 from safecode_guard.pipeline.requests import TurnRequest
 from safecode_guard.pipeline.unguarded import unguarded
 from safecode_guard.policy import ImagePolicy
-from safecode_guard.runnables.arguments import CALL, require_known
+from safecode_guard.runnables.arguments import CALL, require_known, require_stops, require_values
 from safecode_guard.runnables.messages import PROVIDER, AnswerShape
 from safecode_guard.runnables.served import Call, ServedChatModel
 from safecode_guard.runnables.structured import structured
@@ -98,6 +98,7 @@ class ChatVisionModel(ServedChatModel):
         return unguarded(self.engine, self.admission)
 
     def _request(self, messages: list[BaseMessage], call: Call) -> tuple[TurnRequest, AnswerShape]:
+        require_values(call.options)
         form = OutputForm.from_options(call.options)
         constraint, refusal = self.grammars(form)
         request = TurnRequest(
@@ -140,6 +141,7 @@ class ChatVisionModel(ServedChatModel):
             UnsupportedGeneration: For beam search and several answers at once.
         """
         require_known("A call", options, CALL)
+        require_stops(stop or options.get("stop_sequences"))
         for name, allowed in _UNSUPPORTED.items():
             if options.get(name) not in (None, allowed):
                 raise UnsupportedGeneration(

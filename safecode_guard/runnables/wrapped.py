@@ -15,6 +15,7 @@ from safecode_guard.models.protocol import Engine, Sampling
 from safecode_guard.output.request import Maker, OutputForm, is_forced
 from safecode_guard.pipeline.admission import Admission
 from safecode_guard.policy import Policy
+from safecode_guard.runnables.arguments import require_values
 from safecode_guard.runnables.messages import AnswerShape
 from safecode_guard.runnables.structured import FORCED, rebind_structured, rebind_tools
 from safecode_guard.runnables.vision_model import ChatVisionModel
@@ -104,6 +105,7 @@ class SteeredModel:
 
     def asked(self, stop: list[str] | None, options: Mapping[str, Any]) -> Asked:
         """Read the options of one call; see `Wrapped.asked`."""
+        require_values(options)
         form = OutputForm.from_options(options)
         constraint, refusal = self._model.grammars(form)
         return Asked(

@@ -45,7 +45,8 @@ def test_a_turn_is_the_subject_unless_there_is_a_call():
 
 @pytest.mark.parametrize("stage", ["tool_result", "output"])
 def test_a_call_may_come_with_another_stage(stage):
-    found = subject(ask(), stage, CALL)
+    last = ToolMessage("seen", tool_call_id="1") if stage == "tool_result" else AIMessage("So")
+    found = subject([*ask(), CALLING, last], stage, CALL)
     assert (found.stage, found.tool) == (stage, "look")
 
 
