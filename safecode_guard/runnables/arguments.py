@@ -61,12 +61,13 @@ def require_values(options: Mapping[str, Any]) -> None:
         UnsupportedGeneration: For the first that makes no sense.
     """
     for name, kinds in _NUMBERS.items():
-        value: Any = options.get(name)
+        value = options.get(name)
         if value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, kinds):
             raise _senseless(name, value)
-        if (value < 0 and name != "seed") or (name in _POSITIVE and value <= 0):
+        number: float = value
+        if (number < 0 and name != "seed") or (name in _POSITIVE and number <= 0):
             raise _senseless(name, value)
     tools, form = options.get("tools"), options.get("response_format")
     if tools is not None and not (isinstance(tools, list | tuple) and all(map(_is_tool, tools))):
