@@ -12,7 +12,7 @@ export TOKENIZERS_PARALLELISM = false
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format docs build clean
+.PHONY: help demo test check soak format docs build clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -20,14 +20,21 @@ help:  ## List the targets
 demo: $(INSTALLED)  ## Ask the plain and the guarded model about three pictures; writes demo.html
 	@$(BIN)/safecode-guard demo --html demo.html
 
-test: $(INSTALLED)  ## Run the tests
-	@$(BIN)/pytest -q
+test: $(INSTALLED)  ## Run the tests, those of the integrations too
+	@$(BIN)/pytest -q -n 2
+	@cd integrations/langchain && ../../$(BIN)/pytest -q -n 2
 
 check: $(INSTALLED)  ## Formatting, lint, types, layers
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+	@cd integrations/langchain && ../../$(BIN)/mypy --strict -p safecode_guard_langchain
 	@$(BIN)/lint-imports
+
+soak: $(INSTALLED)  ## Long: 50,000 random conversations, 10,000 turns, 1,000 kills, 1,000 agents (about 2 hours)
+	@$(BIN)/pip install -qq -c constraints.txt -e ".[soak]"
+	@$(BIN)/pytest -q tests/soak
+	@cd integrations/langchain && SAFECODE_SOAK=1 ../../$(BIN)/pytest -q -m soak
 
 format: $(INSTALLED)  ## Format and sort the code
 	@$(BIN)/ruff format .
@@ -49,8 +56,8 @@ clean:  ## Remove what the targets made, .venv included
 	@rm -rf $(VENV) build dist demo.html .pytest_cache .mypy_cache .ruff_cache .hypothesis \
 		.import_linter_cache
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml constraints.txt integrations/langchain/pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV) (a few minutes the first time) ..."
-	@$(BIN)/pip install -qq -c constraints.txt -e ".[dev]"
+	@$(BIN)/pip install -qq -c constraints.txt -e ".[dev]" -e integrations/langchain
 	@touch $@

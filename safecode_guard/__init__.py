@@ -39,12 +39,23 @@ from safecode_guard.taxonomy import Action, Category, Label, Stage
 if TYPE_CHECKING:
     from safecode_guard.audit import AuditLog
     from safecode_guard.judges.chat import ChatJudge
+    from safecode_guard.judges.combine import CascadeJudge, EnsembleJudge, FallbackJudge
     from safecode_guard.judges.protocol import BaseJudge, Judge, JudgeAbilities, JudgeRequest
     from safecode_guard.models.protocol import Needs, Step
     from safecode_guard.policy import Policy
-    from safecode_guard.runnables.branching import is_action, route_by_action, verdict_edge
+    from safecode_guard.runnables.branching import (
+        is_action,
+        is_label,
+        route_by_action,
+        route_by_label,
+        verdict_edge,
+    )
     from safecode_guard.runnables.check import SafeCoDeCheck
-    from safecode_guard.runnables.events import AsyncVerdictHandler, VerdictHandler
+    from safecode_guard.runnables.events import (
+        AsyncVerdictHandler,
+        VerdictHandler,
+        emit_verdict,
+    )
     from safecode_guard.runnables.guard import SafeCoDeGuard
     from safecode_guard.runnables.transformers import ChatTransformers
     from safecode_guard.settings import (
@@ -68,10 +79,13 @@ __all__ = [
     "AuditError",
     "AuditLog",
     "BaseJudge",
+    "CascadeJudge",
     "Category",
     "ChatJudge",
     "ChatTransformers",
     "ConstraintError",
+    "EnsembleJudge",
+    "FallbackJudge",
     "FetchFailed",
     "ForbiddenSource",
     "GuardError",
@@ -112,15 +126,24 @@ __all__ = [
     "UnsupportedMedia",
     "Verdict",
     "VerdictHandler",
+    "emit_verdict",
     "is_action",
+    "is_label",
     "route_by_action",
+    "route_by_label",
     "verdict_edge",
 ]
 
 _LAZY = {
+    "FallbackJudge": "judges.combine",
+    "EnsembleJudge": "judges.combine",
+    "CascadeJudge": "judges.combine",
     "AuditLog": "audit",
+    "emit_verdict": "runnables.events",
     "is_action": "runnables.branching",
+    "is_label": "runnables.branching",
     "route_by_action": "runnables.branching",
+    "route_by_label": "runnables.branching",
     "verdict_edge": "runnables.branching",
     "ChatTransformers": "runnables.transformers",
     "SafeCoDeCheck": "runnables.check",

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from filelock import FileLock
 
@@ -88,8 +88,8 @@ class AuditLog:
     max_bytes: int | None = None
     """Size at which the file is put aside as ``name.1``, ``name.2``... and a new one begun."""
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
-    _known: tuple[int, str] = field(default=(-1, GENESIS), init=False, repr=False)
-    """Size of the file after our last line, and the head then."""
+    _known: tuple[tuple[int, int], str] = field(default=((-1, -1), GENESIS), init=False, repr=False)
+    """The file and its size after our last line, and the head then."""
 
     def __post_init__(self) -> None:
         """Check the place, so that a log that cannot be written is told at the start.
@@ -97,12 +97,24 @@ class AuditLog:
         Raises:
             AuditError: If the directory is missing or not to be written to.
         """
+        self._check_options()
         self.path = Path(self.path)
         folder = self.path.parent
         if not folder.is_dir() or not os.access(folder, os.W_OK):
             raise AuditError(
                 f"There is no folder {str(folder)!r} to write the audit log {self.path.name!r} to.",
                 hint="Make it, or name another file.",
+            )
+
+    def _check_options(self) -> None:
+        if self.fsync not in get_args(Fsync):
+            raise AuditError(
+                f"fsync cannot be {self.fsync!r}.", hint=f"Use one of {get_args(Fsync)}."
+            )
+        most: object = self.max_bytes
+        if most is not None and (not isinstance(most, int) or isinstance(most, bool) or most < 1):
+            raise AuditError(
+                f"max_bytes cannot be {most!r}.", hint="Give a number of bytes, or None."
             )
 
     def __call__(self, verdict: Verdict) -> None:
@@ -138,15 +150,21 @@ class AuditLog:
             file.flush()
             if self.fsync == "always":
                 os.fsync(file.fileno())
-            size = file.tell()
-        self._known = (size, hashlib.sha256(line).hexdigest())
+        self._known = (self._place(), hashlib.sha256(line).hexdigest())
 
     def _head(self) -> str:
         """Return the hash of the last whole line; read only if another process wrote meanwhile."""
-        size = self.path.stat().st_size if self.path.exists() else 0
-        if size != self._known[0]:
-            self._known = (size, _last_hash(self.path) if size else self._carried_over())
+        place = self._place()
+        if place != self._known[0]:
+            self._known = (place, _last_hash(self.path) if place[1] else self._carried_over())
         return self._known[1]
+
+    def _place(self) -> tuple[int, int]:
+        """Return which file the log is now, and its size; another may have put ours aside."""
+        if not self.path.exists():
+            return 0, 0
+        found = self.path.stat()
+        return found.st_ino, found.st_size
 
     def _carried_over(self) -> str:
         """Return the head of the file put aside last: a new one goes on from there."""
@@ -156,7 +174,8 @@ class AuditLog:
     def _rotate(self) -> None:
         size = self.path.stat().st_size if self.path.exists() else 0
         if self.max_bytes is not None and size >= self.max_bytes:
-            number = len(_aside(self.path)) + 1
+            aside = _aside(self.path)  # of which some may have been taken away
+            number = _number(self.path, aside[-1]) + 1 if aside else 1
             self.path.rename(self.path.with_name(f"{self.path.name}.{number}"))
 
 
@@ -266,10 +285,15 @@ def _ends_whole(path: Path) -> bool:
         return file.read(1) == b"\n"
 
 
+def _number(path: Path, aside: Path) -> int:
+    """Return the number of a file put aside."""
+    return int(aside.name[len(path.name) + 1 :])
+
+
 def _aside(path: Path) -> list[Path]:
     """Return the files put aside, the oldest first."""
     numbered = (
-        (int(file.name[len(path.name) + 1 :]), file)
+        (_number(path, file), file)
         for file in path.parent.glob(f"{path.name}.*")
         if file.name[len(path.name) + 1 :].isdigit()
     )

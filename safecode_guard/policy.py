@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from typing import Annotated, Any, Final, Literal, Self, get_args
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -28,6 +29,19 @@ from safecode_guard.taxonomy import CATEGORIES, Action, Category, Label, Stage
 PresetName = Literal["balanced", "strict", "permissive"]
 Recipe = Literal["guarded", "paper", "reference"]
 Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class Table(dict[Any, Any]):
+    """A table of a policy: read like any dict, and frozen like the policy."""
+
+    def _frozen(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError("a policy is frozen: make another with Policy.updated")
+
+    __setitem__ = __delitem__ = __ior__ = update = setdefault = _frozen
+    pop = popitem = clear = _frozen
+
+    def __reduce__(self) -> Any:
+        return type(self), (dict(self),)
 
 
 class Part(BaseModel):
@@ -126,10 +140,50 @@ class CustomJudgeConfig(JudgePart):
     id: str = Field(min_length=1)
 
 
+class CombinedJudgeConfig(JudgePart):
+    """What judges over others have in common."""
+
+    members: tuple[JudgeConfig, ...] = Field(min_length=2)
+    """Their configurations, of any kind that needs no object; in the order of being asked."""
+
+
+class CascadeJudgeConfig(CombinedJudgeConfig):
+    """The first judge decides where it is sure; the next is asked where it is not."""
+
+    kind: Literal["cascade"] = "cascade"
+    band: tuple[Probability, Probability] = (0.2, 0.8)
+    """Between these probabilities a member is not sure."""
+
+
+class EnsembleJudgeConfig(CombinedJudgeConfig):
+    """All judges are asked, and a rule makes one finding of theirs."""
+
+    kind: Literal["ensemble"] = "ensemble"
+    rule: Literal["any", "majority", "mean", "log_odds"] = "any"
+    weights: tuple[float, ...] | None = None
+    """Of the members, for ``mean`` and ``log_odds``."""
+    needed: int | None = Field(default=None, gt=0)
+    """How many must answer; None: all."""
+
+
+class FallbackJudgeConfig(CombinedJudgeConfig):
+    """The next judge is asked if the one before it failed."""
+
+    kind: Literal["fallback"] = "fallback"
+
+
 JudgeConfig = Annotated[
-    SameModelJudgeConfig | LocalJudgeConfig | ChatJudgeConfig | CustomJudgeConfig,
+    SameModelJudgeConfig
+    | LocalJudgeConfig
+    | ChatJudgeConfig
+    | CustomJudgeConfig
+    | CascadeJudgeConfig
+    | EnsembleJudgeConfig
+    | FallbackJudgeConfig,
     Field(discriminator="kind"),
 ]
+for _config in (CombinedJudgeConfig, CascadeJudgeConfig, EnsembleJudgeConfig, FallbackJudgeConfig):
+    _config.model_rebuild()
 
 
 def _same_model_unless_named(value: Any) -> Any:
@@ -237,7 +291,9 @@ class InputStage(StagePart):
 class ToolStage(StagePart):
     """A tool's call or result. Actions are asked for by the tool's name."""
 
-    tools: dict[str, Literal["skip"] | StageActions] = Field(default_factory=dict)
+    tools: Annotated[dict[str, Literal["skip"] | StageActions], AfterValidator(Table)] = Field(
+        default_factory=Table
+    )
     """Patterns of tool names (``get_*``), the first that matches; ``skip`` is never judged."""
 
     def actions_for(self, tool: str | None) -> Literal["skip"] | StageActions | None:
@@ -301,11 +357,15 @@ class PolicyFields(Part):
     thresholds: Thresholds = Thresholds()
     decoding: DecodingPolicy = DecodingPolicy()
     actions: Actions = Actions()
-    category_actions: dict[Category, Action] = Field(default_factory=dict)
+    category_actions: Annotated[dict[Category, Action], AfterValidator(Table)] = Field(
+        default_factory=Table
+    )
     """Overrides for an unsafe label by hazard; the most severe applies."""
     stages: Stages = Stages()
     scene_images: int = Field(default=4, gt=0)
     """Newest pictures that a judge is shown together; earlier ones are judged in such groups."""
+    scene_judged: Literal["together", "each", "both"] = "both"
+    """Several pictures are judged together, each by itself, or in both ways; the worst counts."""
     on_block: Literal["message", "raise"] = "message"
     """Answer a blocked turn with ``refusal_text``, or raise ``TurnBlocked``."""
     refusal_text: str = Field(
@@ -420,6 +480,13 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
 }
 
 
+def kinds_of(judge: JudgeConfig) -> Iterator[str]:
+    """Yield the kind of a judge, and of those that it asks."""
+    yield judge.kind
+    for member in getattr(judge, "members", ()):
+        yield from kinds_of(member)
+
+
 def key_paths() -> tuple[str, ...]:
     """Return every key of a policy, dotted: ``thresholds.unsafe``; tables stand alone as well."""
     return tuple(dict.fromkeys(_paths_of(Policy)))
@@ -464,7 +531,8 @@ def _paths_of(annotation: Any, path: str = "") -> Iterator[str]:
     if isinstance(annotation, type) and issubclass(annotation, Part):
         for name, field in annotation.model_fields.items():
             yield f"{path}{name}"
-            yield from _paths_of(field.annotation, f"{path}{name}.")
+            if name != "members":  # judges of judges have no end
+                yield from _paths_of(field.annotation, f"{path}{name}.")
     elif annotation == dict[Category, Action]:
         yield from (f"{path}{category}" for category in CATEGORIES)
     else:

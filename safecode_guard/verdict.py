@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 EVENT_NAME: Final = "safecode.verdict"
 METADATA_KEY: Final = "safecode"
+STATE_KEY: Final = "safecode_verdicts"
+"""Where the state of a graph or an agent keeps verdicts, by what they are about."""
 
 ParseStatus = Literal["logits", "parsed", "low_mass", "malformed", "not_run"]
 """How the label was had: from label logits, from parsed text, or not at all."""
@@ -53,6 +55,9 @@ class Judgement(_Record):
     latency_ms: float = 0.0
     cached: bool = False
     members: tuple[str, ...] = ()
+    """Ids of the judges that were asked, where one judge asks others."""
+    decided: str | None = None
+    """Which of them decided, and why."""
     calibration_id: str | None = None
 
 
@@ -96,6 +101,9 @@ class JudgeRecord(_Record):
     latency_ms: float
     cached: bool = False
     members: tuple[str, ...] = ()
+    """Ids of the judges that were asked, where one judge asks others."""
+    decided: str | None = None
+    """Which of them decided, and why."""
     calibration_id: str | None = None
 
 
@@ -167,6 +175,16 @@ class Verdict(_Record):
     review: Review | None = None
     error: str | None = None
 
+    @property
+    def standing(self) -> Action:
+        """The action in force: a human's yes or no stands above the policy's.
+
+        What a human has edited stands as it was judged afterwards.
+        """
+        if self.review is None or self.review.decision == "edit":
+            return self.action
+        return "block" if self.review.decision == "reject" else "pass"
+
     def to_json(self) -> dict[str, Any]:
         """Return the verdict as plain JSON types."""
         return self.model_dump(mode="json")
@@ -185,7 +203,7 @@ class Verdict(_Record):
             stage: Look only at verdicts of this stage.
         """
         found = [v for v in cls.all_from_message(message) if stage in (None, v.stage)]
-        return max(found, key=lambda v: severity(v.action), default=None)
+        return max(found, key=lambda v: severity(v.standing), default=None)
 
     @classmethod
     def from_event(cls, event: Mapping[str, Any]) -> Self | None:

@@ -127,6 +127,8 @@ def _kind(field: dict[str, Any], root: dict[str, Any]) -> str:
         return f"`{field['const']}`"
     if "enum" in field:
         return ", ".join(f"`{value}`" for value in field["enum"])
+    if field.get("type") == "array" and "prefixItems" in field:
+        return f"[{', '.join(_kind(member, root) for member in field['prefixItems'])}]"
     if field.get("type") == "array":
         return f"list of {_kind(field['items'], root)}"
     if field.get("type") == "object":

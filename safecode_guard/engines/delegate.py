@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, message_chunk_to_message
 
+from safecode_guard.engines import late
 from safecode_guard.models.families import GENERIC, Family
 from safecode_guard.models.protocol import (
     Abilities,
@@ -107,7 +108,8 @@ class DelegateSession:
                 if job.live:
                     yield from self._streamed(job)
                 else:
-                    yield self._last(job, self.model.invoke(rebuild(job.turn), **_call(job)))
+                    work = partial(self.model.invoke, rebuild(job.turn), **_call(job))
+                    yield self._last(job, late.call(job.deadline, work))
             except Exception as error:  # providers raise errors of their own kinds
                 yield Delta(job.index, error=error)
 
@@ -121,7 +123,8 @@ class DelegateSession:
                         async for delta in deltas:
                             yield delta
                 else:
-                    yield self._last(job, await self.model.ainvoke(messages, **_call(job)))
+                    work = self.model.ainvoke(messages, **_call(job))
+                    yield self._last(job, await late.acall(job.deadline, work))
             except Exception as error:  # providers raise errors of their own kinds
                 yield Delta(job.index, error=error)
 
@@ -130,20 +133,27 @@ class DelegateSession:
 
     def _streamed(self, job: Job) -> Generator[Delta]:
         whole: AIMessageChunk | None = None
-        stream = cast(
-            "Generator[AIMessageChunk]", self.model.stream(rebuild(job.turn), **_call(job))
+        make = cast(
+            "Callable[[], Generator[BaseMessage]]",
+            partial(self.model.stream, rebuild(job.turn), **_call(job)),
         )
-        with closing(stream) as chunks:
+        with closing(late.pieces(job.deadline, make)) as chunks:
             for chunk in chunks:
+                if not isinstance(chunk, AIMessageChunk):  # the model cannot stream: all at once
+                    yield self._last(job, chunk)
+                    return
                 whole = _added(whole, chunk)
                 yield _piece(job, chunk)
         yield self._last(job, _whole(whole))
 
     async def _astreamed(self, job: Job, messages: list[BaseMessage]) -> AsyncGenerator[Delta]:
         whole: AIMessageChunk | None = None
-        stream = cast("AsyncGenerator[AIMessageChunk]", self.model.astream(messages, **_call(job)))
+        stream = cast("AsyncGenerator[BaseMessage]", self.model.astream(messages, **_call(job)))
         async with aclosing(stream) as chunks:
-            async for chunk in chunks:
+            async for chunk in late.apieces(job.deadline, chunks):
+                if not isinstance(chunk, AIMessageChunk):
+                    yield self._last(job, chunk)
+                    return
                 whole = _added(whole, chunk)
                 yield _piece(job, chunk)
         yield self._last(job, _whole(whole))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Generic, TypeVar
 
 from safecode_guard.errors import JudgeTimeout
@@ -106,6 +108,37 @@ def call_before(
     thread.join(left)
     if thread.is_alive():
         strays.add(thread)
+    return outcome.take()
+
+
+async def acall_before(
+    deadline: float, work: Callable[[], T], *, strays: Strays | None = None
+) -> T:
+    """Call ``work``, which blocks, beside the event loop; gives up as `call_before` does.
+
+    Its thread is none of the loop's own: those are few, and all would be taken by what hangs.
+    """
+    left = remaining(deadline)
+    strays = strays or Strays()
+    strays.check()
+    outcome, ended = _Outcome(work), Future[None]()
+
+    def run() -> None:
+        outcome.run()
+        if ended.set_running_or_notify_cancel():
+            ended.set_result(None)
+
+    context = contextvars.copy_context()
+    thread = threading.Thread(target=context.run, args=(run,), name="safecode-judge", daemon=True)
+    thread.start()
+    try:
+        async with asyncio.timeout(left):
+            await asyncio.wrap_future(ended)
+    except TimeoutError:
+        pass
+    finally:
+        if not ended.done() or ended.cancelled():
+            strays.add(thread)
     return outcome.take()
 
 

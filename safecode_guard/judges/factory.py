@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import Any, Final, assert_never
 
 from safecode_guard.errors import JudgeError, PolicyError
+from safecode_guard.judges.combine import CascadeJudge, EnsembleJudge, FallbackJudge
 from safecode_guard.judges.local import Loader, LocalJudge
 from safecode_guard.judges.protocol import Judge
 from safecode_guard.models.protocol import Engine
 from safecode_guard.policy import (
+    CascadeJudgeConfig,
     ChatJudgeConfig,
     CustomJudgeConfig,
+    EnsembleJudgeConfig,
+    FallbackJudgeConfig,
     JudgeConfig,
     LocalJudgeConfig,
     SameModelJudgeConfig,
@@ -61,8 +65,27 @@ def make_judge(
                 f"judge.kind is 'custom', but no judge with the id {config.id!r} was given.",
                 hint="Pass the object: SafeCoDeGuard(model=..., judge=my_judge).",
             )
+        case CascadeJudgeConfig() | EnsembleJudgeConfig() | FallbackJudgeConfig():
+            return _combined(config, engine, load)
         case _:
             assert_never(config)
+
+
+def _combined(
+    config: CascadeJudgeConfig | EnsembleJudgeConfig | FallbackJudgeConfig,
+    engine: Engine | None,
+    load: Loader | None,
+) -> Judge:
+    members = [make_judge(member, engine=engine, load=load) for member in config.members]
+    match config:
+        case CascadeJudgeConfig():
+            return CascadeJudge(members, band=config.band)
+        case EnsembleJudgeConfig():
+            return EnsembleJudge(
+                members, rule=config.rule, weights=config.weights, needed=config.needed
+            )
+        case FallbackJudgeConfig():
+            return FallbackJudge(members)
 
 
 def _same_model_judge(config: SameModelJudgeConfig, engine: Engine | None) -> Judge:

@@ -12,13 +12,20 @@ import inspect
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from safecode_guard.errors import JudgeTimeout
-from safecode_guard.judges.deadlines import Strays, call_before, earliest, remaining
+from safecode_guard.judges.deadlines import (
+    Strays,
+    acall_before,
+    call_before,
+    earliest,
+    remaining,
+)
 from safecode_guard.judges.failures import failed_judgement
 from safecode_guard.judges.findings import checked_finding
-from safecode_guard.judges.protocol import BatchJudge, Judge, JudgeRequest
+from safecode_guard.judges.protocol import BaseJudge, BatchJudge, Judge, JudgeRequest
 from safecode_guard.verdict import Judgement
 
 
@@ -56,20 +63,35 @@ def run_judge(
 
 
 async def arun_judge(
-    judge: Judge, request: JudgeRequest, *, timeout_s: float | None = None
+    judge: Judge,
+    request: JudgeRequest,
+    *,
+    timeout_s: float | None = None,
+    strays: Strays | None = None,
 ) -> Judgement:
     """Return the judgement of a request without blocking the event loop, as `run_judge` does.
 
-    At the deadline the judge's task is cancelled.
+    At the deadline the judge's task is cancelled; the thread of a judge that has no async form is
+    abandoned.
     """
     started = time.monotonic()
     request = replace(request, deadline=earliest(request.deadline, timeout_s))
     try:
-        async with asyncio.timeout(remaining(request.deadline)):
-            judgement = await judge.ajudge(request)
+        if request.deadline is not None and _only_blocks(judge):
+            work = partial(judge.judge, request)
+            judgement = await acall_before(request.deadline, work, strays=strays)
+        else:
+            async with asyncio.timeout(remaining(request.deadline)):
+                judgement = await judge.ajudge(request)
         return _checked(judgement, started)
     except Exception as error:  # a judge is foreign code: any error of its is a failed check
         return _failed(judge, error, started)
+
+
+def _only_blocks(judge: Judge) -> bool:
+    """Return whether a judge has no async form of its own, and may overlook its deadline."""
+    inherited = getattr(type(judge), "ajudge", None) is BaseJudge.ajudge
+    return inherited and not judge.abilities.honours_deadline
 
 
 def run_many(

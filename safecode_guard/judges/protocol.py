@@ -12,6 +12,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 from safecode_guard.errors import UnreadableCall
 from safecode_guard.models.protocol import Engine, Session
 from safecode_guard.taxonomy import Stage
+from safecode_guard.turns.artifacts import images_in
 from safecode_guard.turns.scene import SCENE_IMAGES, Scene, scene_of
 from safecode_guard.turns.turn import Turn
 from safecode_guard.verdict import Judgement
@@ -44,9 +45,14 @@ class ToolCallSubject:
         """Read a tool call in LangChain's form: name, args, id.
 
         Raises:
-            UnreadableCall: If it has no name, or its arguments are no mapping, refer to
-                themselves, or are nested beyond reason.
+            UnreadableCall: If it has no name, or its arguments are no mapping, hold a picture,
+                refer to themselves, or are nested beyond reason.
         """
+        if not isinstance(call, Mapping):
+            raise UnreadableCall(
+                f"A tool call is given as {type(call).__name__}.",
+                hint="Give it as {'name': ..., 'args': {...}}.",
+            )
         name, arguments = call.get("name"), call.get("args") or {}
         if not isinstance(name, str) or not name:
             raise UnreadableCall("The tool call has no name.", hint="Give it 'name' and 'args'.")
@@ -55,8 +61,13 @@ class ToolCallSubject:
                 f"The arguments of the call of {name[:40]!r} are no mapping.",
                 hint="Give them as {name: value}.",
             )
-        made = cls(str(call.get("id") or ""), name, dict(arguments))
+        made = cls(str(call.get("id") or ""), name, _copied(arguments))
         made.canonical()
+        if images_in(made.arguments):
+            raise UnreadableCall(
+                f"The arguments of the call of {name[:40]!r} hold a picture.",
+                hint="Send it as a block of a message, and name it in the call.",
+            )
         return made
 
     def canonical(self) -> str:
@@ -167,13 +178,21 @@ class Judge(Protocol):
     cannot read is a failed check, too.
     """
 
-    id: str
-    """Name and a digest of weights or configuration, never a path."""
-    prompt_version: str
-    """Of what is really asked; it enters the cache's key."""
-    abilities: JudgeAbilities
-    members: tuple[Judge, ...]
-    """Of a judge that asks others; each is given the request as it is."""
+    @property
+    def id(self) -> str:
+        """Name and a digest of weights or configuration, never a path."""
+
+    @property
+    def prompt_version(self) -> str:
+        """Of what is really asked; it enters the cache's key."""
+
+    @property
+    def abilities(self) -> JudgeAbilities:
+        """What the judge can do."""
+
+    @property
+    def members(self) -> tuple[Judge, ...]:
+        """Of a judge that asks others; each is given the request as it is."""
 
     def judge(self, request: JudgeRequest) -> Judgement:
         """Judge one request."""
@@ -242,10 +261,24 @@ def canonical_json(value: Any) -> str:
             _plain(value), sort_keys=True, separators=(",", ":"), default=repr, ensure_ascii=False
         )
     except RecursionError as error:
-        raise UnreadableCall(
-            "The tool call's arguments refer to themselves, or are nested beyond reason.",
-            hint="Send flatter arguments.",
-        ) from error
+        raise _nested_call() from error
+
+
+def _nested_call() -> UnreadableCall:
+    return UnreadableCall(
+        "The tool call's arguments refer to themselves, or are nested beyond reason.",
+        hint="Send flatter arguments.",
+    )
+
+
+def _copied(value: Any) -> Any:
+    """Return data of its own: what was judged must not change before the verdict is bound to it."""
+    try:
+        if isinstance(value, Mapping):
+            return {key: _copied(item) for key, item in value.items()}
+        return [_copied(item) for item in value] if isinstance(value, list | tuple) else value
+    except RecursionError as error:
+        raise _nested_call() from error
 
 
 def _plain(value: Any) -> Any:

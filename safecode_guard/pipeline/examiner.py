@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from safecode_guard.judges.cache import JudgementCache
 from safecode_guard.judges.deadlines import Strays
@@ -18,7 +19,7 @@ from safecode_guard.pipeline.routing import Route, route
 from safecode_guard.pipeline.rules import Decision, decide, unjudgeable, without_steering
 from safecode_guard.policy import Policy
 from safecode_guard.taxonomy import Stage
-from safecode_guard.turns.scene import Scene, scenes_of
+from safecode_guard.turns.scene import Scene, Shown, scenes_of
 from safecode_guard.turns.turn import Turn
 from safecode_guard.verdict import (
     DecodingRecord,
@@ -54,13 +55,17 @@ class Subject:
         """The tool's name, at the stages of tools."""
         return self.tool_call.name if self.tool_call else None
 
-    def requests(self, *, most: int, prompt: OpenPrompt | None = None) -> list[JudgeRequest]:
+    def requests(
+        self, *, most: int, shown: Shown = "together", prompt: OpenPrompt | None = None
+    ) -> list[JudgeRequest]:
         """Return what is asked of the judge: one request for each scene that has to be judged.
 
         The first is about the newest pictures. Earlier ones are judged with a user's turn, since
-        the model is shown them with it; a result's or an answer's own are judged with that.
+        the model is shown them with it; a result's or an answer's own are judged with that. A
+        tool call is judged in its whole scene only: a picture by itself may be of another place.
         """
         reach = None if self.stage == "input" else self.own_images
+        shown = "together" if self.stage == "tool_call" else shown
         return [
             JudgeRequest(
                 self.stage,
@@ -71,7 +76,7 @@ class Subject:
                 deadline=self.deadline,
                 prompt=prompt,
             )
-            for scene in scenes_of(self.turn, most=most, reach=reach)
+            for scene in scenes_of(self.turn, most=most, reach=reach, shown=shown)
         ]
 
 
@@ -125,7 +130,9 @@ class Examiner:
         """
         opened = prompts or [None] * len(subjects)
         asked = [
-            subject.requests(most=self.policy.scene_images, prompt=prompt)
+            subject.requests(
+                most=self.policy.scene_images, shown=self.policy.scene_judged, prompt=prompt
+            )
             for subject, prompt in zip(subjects, opened, strict=True)
         ]
         judge = self.judge_at(subjects[0].stage)
@@ -174,7 +181,7 @@ class Examiner:
     async def examine(self, subject: Subject, host: Host) -> Verdict:
         """Return the verdict on a subject in the host's form; see `check`."""
         finding = self.settled(subject) or (await self.judged([subject], host))[0]
-        return self.conclude(subject, finding)
+        return await host.call(partial(self.conclude, subject, finding))  # sinks may block
 
     def conclude(
         self, subject: Subject, finding: Finding, *, decoding: DecodingRecord | None = None
@@ -239,5 +246,6 @@ def _judge_record(judgement: Judgement | None) -> JudgeRecord | None:
         latency_ms=judgement.latency_ms,
         cached=judgement.cached,
         members=judgement.members,
+        decided=judgement.decided,
         calibration_id=judgement.calibration_id,
     )

@@ -53,7 +53,7 @@ def make_examiner(
             f"category_actions are set, but the judge {made.id!r} gives no categories.",
             hint="Remove them, or use a judge that names hazards.",
         )
-    objects = {"judge": made.id} if judge is not None else {}
+    objects = {"judge": made.id, "prompt": made.prompt_version} if judge is not None else {}
     if strategy is not None:
         objects["strategy"] = strategy.id
     return Examiner(

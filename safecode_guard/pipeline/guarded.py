@@ -104,7 +104,7 @@ class GuardedTurns:
                     yield event
         else:
             for case in cases:
-                yield self._concluded(case)
+                yield await host.call(partial(self._concluded, case))
         for held in finished:
             async with aclosing(self._released(held, host)) as events:
                 async for event in events:

@@ -134,7 +134,9 @@ class EventLoop:
             return await self.call(
                 lambda: run_many(judge, requests, timeout_s=timeout_s, strays=strays)
             )
-        judging = (arun_judge(judge, request, timeout_s=timeout_s) for request in requests)
+        judging = (
+            arun_judge(judge, request, timeout_s=timeout_s, strays=strays) for request in requests
+        )
         return list(await asyncio.gather(*judging))
 
     def place(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from safecode_guard.errors import TurnBlocked
 from safecode_guard.judges.protocol import ToolCallSubject
@@ -39,7 +40,8 @@ def answer_subject(case: Case, result: TurnResult, read: Callable[[], Turn] | No
     if read is not None:
         answer = read()
         own = len(answer.images)
-        text = "\n".join([text, *_calls(answer)]).strip()
+        said = "\n".join(message.text for message in answer.messages)
+        text = "\n".join([said, *_calls(answer), *_unread_calls(result.native)]).strip()
         turn = _followed(turn, answer)
     return Subject(
         "output", turn, answer=text, own_images=own, deadline=request.deadline, run=request.run
@@ -52,6 +54,12 @@ def _calls(answer: Turn) -> list[str]:
         for message in answer.messages
         for call in message.tool_calls
     ]
+
+
+def _unread_calls(message: Any) -> list[str]:
+    """Return the calls of an answer whose arguments are no JSON: they are handed out as well."""
+    calls = getattr(message, "invalid_tool_calls", None) or ()
+    return [f"{call.get('name')} {call.get('args')}" for call in calls]
 
 
 def _followed(turn: Turn, answer: Turn) -> Turn:

@@ -118,7 +118,7 @@ def parts(
     if not inputs:
         return
     configs = get_config_list(config, len(inputs))
-    size = min(most, configs[0].get("max_concurrency") or most)
+    size = max(1, min(most, configs[0].get("max_concurrency") or most))
     for start in range(0, len(inputs), size):
         yield inputs[start : start + size], configs[start : start + size]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from langchain_core.messages import BaseMessage
@@ -10,8 +10,8 @@ from langchain_core.runnables import Runnable, RunnableLambda
 from langchain_core.runnables.base import RunnableLike, coerce_to_runnable
 
 from safecode_guard.errors import PolicyError
-from safecode_guard.taxonomy import ACTIONS, Action
-from safecode_guard.verdict import Verdict
+from safecode_guard.taxonomy import ACTIONS, LABELS, STAGES, Action, Label, Stage, severity
+from safecode_guard.verdict import STATE_KEY, Verdict
 
 
 def action_of(subject: BaseMessage | Verdict) -> Action:
@@ -20,7 +20,7 @@ def action_of(subject: BaseMessage | Verdict) -> Action:
     Only turns that the policy does not judge (text alone, say) come without a verdict.
     """
     verdict = subject if isinstance(subject, Verdict) else Verdict.from_message(subject)
-    return verdict.action if verdict is not None else "pass"
+    return verdict.standing if verdict is not None else "pass"
 
 
 def is_action(*actions: Action) -> Callable[[BaseMessage | Verdict], bool]:
@@ -68,24 +68,117 @@ def route_by_action(
     return RunnableLambda(choose, name="route_by_action")
 
 
-def verdict_edge(nodes: Mapping[Action, str]) -> Callable[[Any], str]:
-    """Return a conditional edge for LangGraph: the state's last message picks the next node.
+def label_of(subject: BaseMessage | Verdict) -> Label | None:
+    """Return the gravest label on a message; None if nothing was judged, or a check failed.
 
-    Takes states with ``messages`` as a mapping key or an attribute.
+    With the preset ``balanced`` an unsafe turn is guided and not blocked: its action tells it
+    from a safe one no more than a safe one's does, and its label does.
+    """
+    if isinstance(subject, Verdict):
+        return subject.label
+    verdicts = Verdict.all_from_message(subject)
+    if any(verdict.label is None and verdict.degraded for verdict in verdicts):
+        return None
+    labels = [verdict.label for verdict in verdicts]
+    return next((label for label in ("unsafe", "undecided", "safe") if label in labels), None)
+
+
+def is_label(*labels: Label) -> Callable[[BaseMessage | Verdict], bool]:
+    """Return a predicate for ``RunnableBranch``: does the message carry one of these labels?
 
     Raises:
-        PolicyError: At once, if an action does not exist or has no node.
+        PolicyError: If a label does not exist.
+    """
+    _check_labels(labels)
+    return lambda subject: label_of(subject) in labels
+
+
+def route_by_label(
+    routes: Mapping[Label, RunnableLike[Any, Any]], *, default: RunnableLike[Any, Any]
+) -> Runnable[Any, Any]:
+    """Return a Runnable that sends a guarded answer on by its verdict's label.
+
+    Args:
+        routes: What runs for each label; it gets the message (or verdict) unchanged.
+        default: What runs for labels not named, and where there is none: a check that failed, or
+            a turn that the policy does not judge.
+
+    Raises:
+        PolicyError: At once, if a label does not exist.
+
+    Example:
+        >>> chain = guard | route_by_label({"unsafe": warn}, default=parser)  # doctest: +SKIP
+    """
+    _check_labels(routes)
+    runnables: dict[Label | None, Runnable[Any, Any]] = {
+        label: coerce_to_runnable(runnable) for label, runnable in routes.items()
+    }
+    otherwise: Runnable[Any, Any] = coerce_to_runnable(default)
+
+    def choose(subject: BaseMessage | Verdict) -> Runnable[Any, Any]:
+        return runnables.get(label_of(subject), otherwise)
+
+    return RunnableLambda(choose, name="route_by_label")
+
+
+def verdict_edge(
+    nodes: Mapping[Action, str], *, stage: Stage | None = None
+) -> Callable[[Any], str]:
+    """Return a conditional edge for LangGraph: the newest verdict picks the next node.
+
+    Verdicts are looked for on the state's last message, and in its ``safecode_verdicts``, where
+    nodes that only judge leave theirs. Takes states with ``messages`` as a mapping key or an
+    attribute.
+
+    Args:
+        nodes: The node for each action; a human's decision stands above the policy's.
+        stage: Whose verdict counts. Of the calls of one answer the gravest does. None: whichever
+            is on the last message, else the newest.
+
+    Raises:
+        PolicyError: At once, if an action or the stage does not exist, or an action has no node.
     """
     _check(nodes)
+    if stage is not None and stage not in STAGES:
+        raise PolicyError(f"Unknown stage {stage!r}.", hint=f"Use one of {list(STAGES)}.")
     missing = [action for action in ACTIONS if action not in nodes]
     if missing:
         raise PolicyError(f"No node for {', '.join(missing)}.", hint="Name one for every action.")
 
     def edge(state: Any) -> str:
-        messages = state["messages"] if isinstance(state, Mapping) else state.messages
-        return nodes[action_of(messages[-1])]
+        messages = _in_state(state, "messages") or ()
+        found = Verdict.from_message(messages[-1], stage=stage) if messages else None
+        verdict = found or _newest(state, messages, stage)
+        return nodes["pass" if verdict is None else verdict.standing]
 
     return edge
+
+
+def _newest(state: Any, messages: Sequence[BaseMessage], stage: Stage | None) -> Verdict | None:
+    """Return the verdict in a state that counts now."""
+    kept = _in_state(state, STATE_KEY) or {}
+    verdicts = [Verdict.model_validate(entry) for entry in kept.values()]
+    verdicts = [verdict for verdict in verdicts if stage in (None, verdict.stage)]
+    if stage == "tool_call":
+        calls: list[Any] = next(
+            (c for m in reversed(messages) if (c := getattr(m, "tool_calls", None))), []
+        )
+        ids = {call["id"] for call in calls}
+        mine = [v for v in verdicts if v.tool_call is not None and v.tool_call.id in ids]
+        return max(mine, key=lambda v: severity(v.standing), default=None)
+    return max(verdicts, key=lambda v: v.created_at, default=None)
+
+
+def _in_state(state: Any, key: str) -> Any:
+    return state.get(key) if isinstance(state, Mapping) else getattr(state, key, None)
+
+
+def _check_labels(labels: Iterable[str]) -> None:
+    unknown = [label for label in labels if label not in LABELS]
+    if unknown:
+        raise PolicyError(
+            f"Unknown label {', '.join(map(repr, unknown))}.", hint=f"Use {', '.join(LABELS)}."
+        )
 
 
 def _check(actions: Any) -> None:

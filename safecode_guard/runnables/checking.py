@@ -33,6 +33,11 @@ class Checking:
         def _host(self, call: Any = None) -> EventLoop:
             """Return who runs async calls."""
 
+    @property
+    def pictures(self) -> PictureStore:
+        """Decoded pictures, kept from one reading to the next; whoever judges along shares them."""
+        return self._pictures
+
     def check(
         self,
         messages: LanguageModelInput,

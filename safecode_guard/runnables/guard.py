@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -20,7 +20,7 @@ from safecode_guard.pipeline.examiner import Examiner, Sink
 from safecode_guard.pipeline.factory import make_examiner, make_turns
 from safecode_guard.pipeline.guarded import GuardedTurns
 from safecode_guard.pipeline.requests import TurnRequest
-from safecode_guard.policy import Policy
+from safecode_guard.policy import Policy, kinds_of
 from safecode_guard.runnables.checking import Checking
 from safecode_guard.runnables.messages import AnswerShape
 from safecode_guard.runnables.runs import run_of
@@ -122,11 +122,18 @@ class SafeCoDeGuard(Checking, ServedChatModel):
             PolicyError: If such a field is set after construction.
         """
         if name in _FIXED and (self.__pydantic_private__ or {}).get("_made"):
-            raise PolicyError(
-                f"A guard's {name} cannot be changed.",
-                hint=f"Make another: SafeCoDeGuard(model=guard.model, {name}=...).",
-            )
+            raise _unchangeable(name)
         super().__setattr__(name, value)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy, which is made of the same things.
+
+        Raises:
+            PolicyError: If one of them is to be another: it would silently not be in force.
+        """
+        for name in _FIXED.intersection(update or ()):
+            raise _unchangeable(name)
+        return super().model_copy(update=update, deep=deep)
 
     @classmethod
     def from_settings(
@@ -181,11 +188,11 @@ class SafeCoDeGuard(Checking, ServedChatModel):
 
     def _judging_engine(self) -> Any:
         """Return the engine that judges, if a model that can judge itself is asked to."""
-        kinds = {self.policy.judge.kind} if self.judge is None else set()
+        kinds = set(kinds_of(self.policy.judge)) if self.judge is None else set()
         stages = (
             getattr(self.policy.stages, s).judge for s in type(self.policy.stages).model_fields
         )
-        kinds |= {config.kind for config in stages if config is not None}
+        kinds |= {kind for config in stages if config is not None for kind in kinds_of(config)}
         if "same_model" not in kinds or not isinstance(self.model, ChatVisionModel):
             return None
         return self.model.engine
@@ -268,3 +275,10 @@ class SafeCoDeGuard(Checking, ServedChatModel):
         unless ``allow_refusal=True`` gives the schema a refusal branch.
         """
         return self._wrapped.structured(self, schema, include_raw=include_raw, **kwargs)
+
+
+def _unchangeable(name: str) -> PolicyError:
+    return PolicyError(
+        f"A guard's {name} cannot be changed.",
+        hint=f"Make another: SafeCoDeGuard(model=guard.model, {name}=...).",
+    )

@@ -15,7 +15,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 
 from safecode_guard.output.tools import OPENING, ParsedAnswer, parse_answer
 from safecode_guard.pipeline.requests import TurnEvent, TurnResult
-from safecode_guard.verdict import Verdict, to_metadata
+from safecode_guard.verdict import METADATA_KEY, Verdict, to_metadata
 
 PROVIDER = "safecode_guard"
 
@@ -192,7 +192,10 @@ def _unread(text: str) -> str:
 def _with_verdicts(message: AIMessage, verdicts: Sequence[Verdict]) -> AIMessage:
     if not verdicts:
         return message
-    metadata = message.response_metadata | to_metadata(verdicts)
+    ours, given = to_metadata(verdicts), message.response_metadata.get(METADATA_KEY)
+    if isinstance(given, list):  # of a guard within this one; streams join them as well
+        ours[METADATA_KEY] += given
+    metadata = message.response_metadata | ours
     return message.model_copy(update={"response_metadata": metadata})
 
 

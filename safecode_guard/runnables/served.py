@@ -19,11 +19,11 @@ from typing import Any
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models.base import LanguageModelInput
 from langchain_core.language_models.chat_models import BaseChatModel
-from langchain_core.messages import AIMessageChunk, BaseMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult, LLMResult
 from langchain_core.prompt_values import ChatPromptValue, PromptValue
 from langchain_core.runnables import RunnableConfig
-from pydantic import ConfigDict, PrivateAttr, model_validator
+from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from safecode_guard.pipeline.guarded import GuardedTurns
 from safecode_guard.pipeline.host import EventLoop
@@ -62,7 +62,7 @@ class ServedChatModel(BaseChatModel):
 
     streaming: bool = False
     """Make every answer as a stream, ``invoke``'s too, for handlers that show tokens."""
-    max_batch: int = 8
+    max_batch: int = Field(default=8, gt=0)
     """Turns that ``batch`` decodes together."""
 
     _workers: Any = PrivateAttr(
@@ -115,6 +115,18 @@ class ServedChatModel(BaseChatModel):
         """Answer conversations on the event loop; see `BaseChatModel.agenerate`."""
         inlined = [await asyncio.to_thread(with_bytes, each) for each in messages]
         return await super().agenerate(inlined, *args, **kwargs)
+
+    async def ainvoke(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AIMessage:
+        """Answer on the event loop; pictures in memory are written as bytes beside it."""
+        value = await self._host().call(partial(self._convert_input, input))
+        return await super().ainvoke(value, config, stop=stop, **kwargs)
 
     # -- runs: core hands `_stream` no run manager, not even where it stands in for `_generate` --
 
@@ -262,7 +274,8 @@ class ServedChatModel(BaseChatModel):
     ) -> AsyncIterator[AIMessageChunk]:
         """Stream an answer asynchronously; see `stream`."""
         config, run = remembered(config)
-        chunks = super().astream(input, config, stop=stop, **kwargs)
+        value = await self._host().call(partial(self._convert_input, input))
+        chunks = super().astream(value, config, stop=stop, **kwargs)
         async with aclosing(ain_run(chunks, run)) as remembering:
             async for chunk in remembering:
                 yield chunk

@@ -12,7 +12,11 @@ from pydantic import Field
 from safecode_guard.models.protocol import Engine
 from safecode_guard.runnables.vision_model import ChatVisionModel
 
-_SECRET: Final = re.compile(r"(?:^|_)(?:token|api_?key|secret|password|auth\w*)$", re.IGNORECASE)
+_SECRET: Final = re.compile(
+    r"(?:^|_)(?:tokens?|secrets?|password|credentials?|auth\w*|(?:api|access|private)_?key"
+    r"|headers|cookies|proxies)$",
+    re.IGNORECASE,
+)
 
 
 class ChatTransformers(ChatVisionModel):
@@ -97,12 +101,19 @@ class ChatTransformers(ChatVisionModel):
         more = ("repetition_penalty", "seed", "max_tokens", "stop")
         return {name: getattr(self, name) for name in (*names, *more)} | {
             "model_kwargs": _masked(self.model_kwargs),
+            "processor_kwargs": _masked(self.processor_kwargs),
+            "quantization_config": repr(self.quantization_config),
             "images": self.images.model_dump(mode="json"),
         }
 
 
-def _masked(options: Mapping[str, Any]) -> dict[str, Any]:
+def _masked(options: Any) -> Any:
     """Return options without what is secret; credentials do not change what a model answers."""
+    if isinstance(options, list | tuple):
+        return [_masked(item) for item in options]
+    if not isinstance(options, Mapping):
+        return options
     return {
-        name: "**********" if _SECRET.search(name) else value for name, value in options.items()
+        name: "**********" if _SECRET.search(str(name)) else _masked(value)
+        for name, value in options.items()
     }

@@ -18,6 +18,7 @@ from safecode_guard.policy import Policy
 from safecode_guard.runnables.messages import AnswerShape
 from safecode_guard.runnables.structured import FORCED, rebind_structured, rebind_tools
 from safecode_guard.runnables.vision_model import ChatVisionModel
+from safecode_guard.turns.options import require_no_media
 
 
 @dataclass(frozen=True)
@@ -137,9 +138,14 @@ class CalledModel:
         self.judges_itself = isinstance(model, ChatVisionModel)
 
     def asked(self, stop: list[str] | None, options: Mapping[str, Any]) -> Asked:
-        """Pass the options of one call on: the model knows its own."""
+        """Pass the options of one call on: the model knows its own.
+
+        Raises:
+            UnsupportedMedia: If one of them holds a picture, which nobody would judge.
+        """
         passed = {**options, **({"stop": stop} if stop is not None else {})}
         passed.pop("safecode_trace", None)
+        require_no_media(passed)
         marked = bool(passed.pop(FORCED, False))
         return Asked(
             Sampling(),

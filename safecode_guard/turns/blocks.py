@@ -18,7 +18,7 @@ from typing import Any, Final
 from safecode_guard.errors import UnsupportedMedia
 from safecode_guard.turns.found import Found, Media, Opaque, Refused, Text, label, refuse, word
 from safecode_guard.turns.media import IN_MEMORY, Block, in_memory, is_document, media_of
-from safecode_guard.turns.plain import is_reference, plain_state
+from safecode_guard.turns.plain import MAX_LEVELS, is_reference, plain_state
 
 MAX_DEPTH: Final = 8
 """Levels of wrapping that are followed; real messages use three."""
@@ -116,7 +116,7 @@ def walk(content: Any, within: Within = Within()) -> Iterator[Found]:
     elif within.depth > MAX_DEPTH:
         yield refuse("nested", f"Blocks are nested deeper than {MAX_DEPTH} levels.")
     elif isinstance(content, Mapping):
-        yield from _walk_block(content, within)
+        yield from _walk_block(content, within) if within.depth else _walk_copy(content, within)
     elif isinstance(content, list | tuple):
         for item in content:
             yield from walk(item, within.deeper())
@@ -124,6 +124,26 @@ def walk(content: Any, within: Within = Within()) -> Iterator[Found]:
         yield in_memory(content)
     else:
         yield refuse("unknown", f"A block is no text and no mapping: {type(content).__name__}.")
+
+
+def _read_once(value: Any, depth: int = 0) -> Any:
+    """Return plain copies of a block and all in it: other classes could read differently twice."""
+    if depth > MAX_LEVELS:
+        raise RecursionError
+    if isinstance(value, Mapping):
+        return {key: _read_once(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_read_once(item, depth + 1) for item in value]
+    return value
+
+
+def _walk_copy(raw: Mapping[Any, Any], within: Within) -> Iterator[Found]:
+    try:
+        copy = _read_once(raw)
+    except RecursionError:
+        yield refuse("nested", f"Blocks are nested deeper than {MAX_LEVELS} levels.")
+        return
+    yield from _walk_block(copy, within)
 
 
 def _walk_block(raw: Mapping[Any, Any], within: Within) -> Iterator[Found]:

@@ -77,6 +77,10 @@ _UPRIGHT: Final = {
 _SAME_EVERYWHERE: Final = frozenset({"1", "L", "P", "RGB"})
 """Modes of which every reader makes the same RGB, transparency aside."""
 
+_GAMMA: Final = 0.45455
+"""Of the PNG files that everybody writes, and shows without a change."""
+_SAME_GAMMA: Final = 0.01
+
 _ANIMATION_MARKS: Final = {"PNG": b"acTL", "WEBP": b"ANIM"}
 _JPEG: Final = ("JPEG", "MPO")
 _START_OF_SCAN: Final = b"\xff\xda"  # no such bytes occur in a scan's own data
@@ -297,6 +301,8 @@ def _is_plain(file: ImageFile.ImageFile, data: bytes) -> bool:
         return False  # an animation of one frame, which may differ from the still beside it
     if file.mode not in _SAME_EVERYWHERE or file.has_transparency_data:
         return False
+    if file.info.get("icc_profile") or abs(file.info.get("gamma", _GAMMA) - _GAMMA) > _SAME_GAMMA:
+        return False  # other colours, and at the worst another picture, to readers that heed them
     return _orientation(file) not in _UPRIGHT
 
 

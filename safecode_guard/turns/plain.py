@@ -51,7 +51,7 @@ _REFERENCE_TYPES: Final = frozenset(
 )  # fmt: skip
 
 # Types of blocks that are media, if only by an id.
-_MEDIA_TYPES: Final = frozenset(
+MEDIA_TYPES: Final = frozenset(
     {
         "image", "image_url", "input_image", "image_generation_call", "computer_screenshot",
         "file", "input_file", "media", "audio", "input_audio", "audio_url", "video",
@@ -134,7 +134,7 @@ def _entry(record: Mapping[Any, Any], key: Any, named: frozenset[str], depth: in
     if key in _ARGUMENT_KEYS:
         return _copied(value, _ARGUMENTS, depth + 1)
     kind = _type(record)
-    if named and kind in _MEDIA_TYPES:
+    if named and kind in MEDIA_TYPES:
         raise UnsupportedMedia(
             f"Data that no judge is shown holds a block of type {kind!r}.", hint=_HINT
         )
@@ -168,8 +168,13 @@ def _is_exempt(key: str, value: Any, kind: str) -> bool:
     return key == "source" and isinstance(value, Mapping) and _type(value) == "text"
 
 
+def is_media_text(value: str) -> bool:
+    """Return whether a text is an encoded image, or holds a data: URL."""
+    return _DATA_URL.search(value) is not None or is_encoded_image(value)
+
+
 def _text(value: str) -> str:
-    if _DATA_URL.search(value) or is_encoded_image(value):
+    if is_media_text(value):
         raise UnsupportedMedia(
             "Data that no judge is shown holds an encoded image or a data: URL.", hint=_HINT
         )

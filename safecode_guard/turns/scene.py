@@ -13,13 +13,16 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Final, Literal
 
 from safecode_guard.turns.images import CheckedImage
 from safecode_guard.turns.turn import ImagePart, Part, TextPart, Turn, TurnMessage
 
 SCENE_IMAGES: Final = 4
 """Pictures that a judge is shown together, if the policy does not say otherwise."""
+
+Shown = Literal["together", "each", "both"]
+"""How several pictures are judged: together, each by itself, or in both ways."""
 
 _SHORT: Final = 4
 """Words up to which a request may merely confirm what was said before it."""
@@ -74,26 +77,39 @@ def scene_of(turn: Turn, *, most: int = SCENE_IMAGES) -> Scene:
     return _scene(turn, range(first, len(turn.images)))
 
 
-def scenes_of(turn: Turn, *, most: int = SCENE_IMAGES, reach: int | None = None) -> list[Scene]:
-    """Return the scene of a turn, then the scenes of its earlier pictures, in groups.
+def scenes_of(
+    turn: Turn, *, most: int = SCENE_IMAGES, reach: int | None = None, shown: Shown = "together"
+) -> list[Scene]:
+    """Return the scenes that have to be judged so that every picture is; the turn's own first.
 
-    Groups keep their bounds while a conversation grows, so that each is judged once: they are
-    aligned to the place of a picture in the conversation, pictures left out before it included.
+    Earlier pictures stand in groups that keep their bounds while a conversation grows, so that
+    each is judged once: they are aligned to the place of a picture in the conversation, pictures
+    left out before it included.
 
     Args:
         turn: The conversation.
         most: Pictures in one scene.
         reach: Only as many of the newest pictures have to be covered; None: all.
+        shown: Whether pictures are judged in groups, each by itself, or in both ways.
     """
     count = len(turn.images)
-    scenes = [scene_of(turn, most=most)]
-    older = count - len(scenes[0].images)
-    start = 0 if reach is None else max(0, count - reach)
+    first = 0 if reach is None else max(0, count - reach)
+    alone = [_scene(turn, range(i, i + 1)) for i in reversed(range(first, count))]
+    if shown == "each" and alone:
+        return alone
+    groups = [scene_of(turn, most=most), *_earlier(turn, first, most)]
+    seen = {scene.indices for scene in groups}
+    return groups + [s for s in alone if shown == "both" and s.indices not in seen]
+
+
+def _earlier(turn: Turn, start: int, most: int) -> Iterator[Scene]:
+    """Yield the groups of pictures before the newest ones."""
+    count = len(turn.images)
+    older = max(0, count - most)
     while start < older:
         end = start + most - (turn.left_out_images + start) % most
-        scenes.append(_scene(turn, range(start, min(end, count))))
+        yield _scene(turn, range(start, min(end, count)))
         start = end
-    return scenes
 
 
 def _scene(turn: Turn, indices: range) -> Scene:

@@ -289,6 +289,7 @@ CHANGES: list[dict[str, Any]] = [
     {"category_actions": {"hate": "block"}},
     {"stages": {"output": {"when": "always"}}},
     {"scene_images": 1},
+    {"scene_judged": "each"},
     {"on_block": "raise"},
     {"refusal_text": "No."},
     {"review_text": "Wait."},

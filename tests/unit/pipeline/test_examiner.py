@@ -89,7 +89,7 @@ def test_among_equals_the_likeliest_danger_decides_and_a_failed_scene_goes_befor
         return {2: 0.8, 0: 0.95}[request.scene.indices[0]]
 
     subject = Subject("input", turn("Where?", *COLOURS))
-    assert examiner(judged_by(judged)).check(subject).p_unsafe == 0.95
+    assert examiner(judged_by(judged), {"scene_judged": "together"}).check(subject).p_unsafe == 0.95
 
     def failing(request):
         return JudgeError("down") if request.scene.indices[0] == 0 else 0.1
@@ -104,13 +104,15 @@ def judged_by(script) -> ScriptedJudge:
 
 def test_the_policy_says_how_many_pictures_a_judge_is_shown_together():
     judge = ScriptedJudge(0.1)
-    examiner(judge, {"scene_images": 2}).check(Subject("input", turn("Where?", *COLOURS)))
+    examiner(judge, {"scene_images": 2, "scene_judged": "together"}).check(
+        Subject("input", turn("Where?", *COLOURS))
+    )
     assert sorted(request.scene.indices for request in judge.requests) == [(0, 1), (2, 3), (4, 5)]
 
 
 def test_a_scene_is_judged_once_while_a_conversation_grows():
     judge = ScriptedJudge(0.1)
-    checks = examiner(judge, {"scene_images": 2})
+    checks = examiner(judge, {"scene_images": 2, "scene_judged": "together"})
     checks.check(Subject("input", turn("Where?", *COLOURS[:4])))
     assert len(judge.requests) == 2
     checks.check(Subject("input", turn("Where?", *COLOURS)))

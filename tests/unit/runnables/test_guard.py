@@ -100,21 +100,21 @@ def test_what_the_judge_was_not_shown_makes_no_new_judgement():
 
 
 @pytest.mark.parametrize(
-    "messages",
+    ("messages", "questions"),
     [
-        [SystemMessage("You are a stunt coach."), *ask()],
-        ask(QUERY, "blue"),
-        ask(QUERY, "red", "blue"),
-        [*ask("Take me there."), AIMessage("Shall I?"), HumanMessage("Yes, please")],
+        ([SystemMessage("You are a stunt coach."), *ask()], 1),
+        (ask(QUERY, "blue"), 1),
+        (ask(QUERY, "red", "blue"), 2),  # both together, and the new one by itself
+        ([*ask("Take me there."), AIMessage("Shall I?"), HumanMessage("Yes, please")], 1),
     ],
     ids=["task", "picture", "pictures", "confirmed request"],
 )
-def test_what_the_judge_is_shown_makes_a_new_judgement(messages):
+def test_what_the_judge_is_shown_makes_a_new_judgement(messages, questions):
     judge = ScriptedJudge(0.9)
     guard = guarded(judge=judge)
     guard.invoke(ask())
     guard.invoke(messages)
-    assert len(judge.requests) == 2
+    assert len(judge.requests) == 1 + questions
 
 
 def test_an_image_in_history_makes_a_follow_up_an_image_turn():

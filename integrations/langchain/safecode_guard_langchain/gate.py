@@ -1,0 +1,257 @@
+"""What a guarded tool asks before it runs, and before its result is let out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
+
+from safecode_guard.judges.protocol import canonical_json
+from safecode_guard.pipeline.host import Host
+from safecode_guard_langchain import results
+from safecode_guard_langchain.held import Hold
+from safecode_guard_langchain.rails import Rails, Ruling
+from safecode_guard_langchain.review import Decision, ask_about_call, can_ask
+from safecode_guard_langchain.scene import scenes, within_scene
+from safecode_guard_langchain.state import (
+    HELD,
+    PASSED,
+    VERDICTS,
+    entries_of,
+    remembers,
+    sealed,
+)
+
+_NOBODY = "it is held for review, and there is nobody to ask (the graph has no checkpointer)"
+
+
+Call = Mapping[str, Any]
+"""A call in LangChain's form: name, args, id."""
+
+
+class Passed(NamedTuple):
+    """What became of a call."""
+
+    refused: str | None = None
+    """What the model is told instead of a result."""
+    args: Mapping[str, Any] | None = None
+    """Other arguments, where a human has changed them."""
+    note: str = ""
+    """What the model is told besides the result."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a call is made: its conversation, and what the graph's state remembers."""
+
+    messages: Sequence[BaseMessage]
+    """Without the message that makes the call."""
+    state: Any
+    gate: Gate
+    passed: frozenset[str]
+    """Marks of media that have passed."""
+    updates: dict[str, Any] = field(default_factory=dict)
+    """What is to be written to the state."""
+    token: object = field(default_factory=object)
+    """Tells this call from all others."""
+
+    @classmethod
+    def of(cls, messages: Sequence[BaseMessage], state: Any, gate: Gate) -> Site:
+        """Return where the calls of a conversation's last answer are made."""
+        return cls(without_answer(messages), state, gate, gate.passed_in(state))
+
+    def entered(self) -> AbstractContextManager[None]:
+        """Judge what agents do inside the tool in this scene as well."""
+        return within_scene(scenes(self.messages, self.gate.rails.sight)[0])
+
+    def note(self, name: str, values: Mapping[str, Any]) -> None:
+        """Remember something under a key of the state."""
+        if values:
+            self.updates.setdefault(name, {}).update(values)
+
+    def known(self, key: str) -> Any:
+        """Return what is known about a subject, the newest first."""
+        fresh = self.updates.get(VERDICTS, {})
+        return fresh[key] if key in fresh else entries_of(self.state).get(key)
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Lets calls through and results out, as its rails say."""
+
+    rails: Rails
+    prefix: str = ""
+    """Tells this guard's entries from those of another one in the same agent."""
+    calls: bool = True
+    results: bool = True
+
+    # -- what the state remembers -------------------------------------------------------------
+
+    @property
+    def digest(self) -> str:
+        """The policy under which something has passed."""
+        return self.rails.examiner.digest
+
+    def passed_in(self, state: Any) -> frozenset[str]:
+        """Return the marks of what has passed under this policy."""
+        cut = len(self.prefix)
+        given = entries_of(state, PASSED).items()
+        return frozenset(
+            key[cut:] for key, by in given if by == self.digest and key.startswith(self.prefix)
+        )
+
+    def as_passed(self, marks: frozenset[str]) -> dict[str, str]:
+        """Return marks in the form in which the state keeps them."""
+        return {self.prefix + mark: self.digest for mark in sorted(marks)}
+
+    def key(self, stage: str, subject: str) -> str:
+        """Return the key of what is known about a subject."""
+        return f"{self.prefix}{stage}:{subject}"
+
+    def call_key(self, call: Call, stage: str = "tool_call") -> str:
+        """Return the key of a call, by its id; a call without one is known by what it says."""
+        id = call.get("id")
+        return self.key(stage, id if isinstance(id, str) and id else _unnamed(call))
+
+    def entry(self, ruling: Ruling, key: str) -> dict[str, Any]:
+        """Return what is to be remembered of a ruling; nothing if nothing was judged."""
+        verdict = ruling.verdict
+        if verdict is None or (verdict.label is None and not verdict.degraded):
+            return {}
+        return {key: sealed(verdict, ruling.question)}
+
+    # -- calls --------------------------------------------------------------------------------
+
+    async def let_through(self, call: Call, site: Site, host: Host) -> Passed:
+        """Return whether a call may run, after asking a human where the policy says so."""
+        if not self.calls:
+            return Passed()
+        ruling = await self.ruling(call, site, host)
+        if ruling.passes:
+            return Passed()
+        if not ruling.asks or ruling.verdict is None:
+            return Passed(f"Not run: {ruling.reason}.")
+        if not can_ask():
+            return Passed(f"Not run: {ruling.reason}; {_NOBODY}.")
+        decision = ask_about_call(call, ruling.verdict, ruling.reason)
+        return await self._decided(decision, call, ruling, site, host)
+
+    async def ruling(self, call: Call, site: Site, host: Host) -> Ruling:
+        """Return the ruling on a call, without asking anybody but the judge."""
+        if not self.calls:
+            return Ruling(self.rails.policy)
+        key = self.call_key(call)
+        known = site.known(key)
+        found = await self.rails.calls(
+            site.messages, [call], host, known=[known], passed=site.passed
+        )
+        entry = self.entry(found[0], key)
+        if entry.get(key) != known:
+            site.note(VERDICTS, entry)
+        return found[0]
+
+    async def _decided(
+        self,
+        decision: Decision,
+        call: Call,
+        ruling: Ruling,
+        site: Site,
+        host: Host,
+    ) -> Passed:
+        key = self.call_key(call)
+        if decision.kind == "edit" and decision.args is not None:
+            edited = {**call, "args": dict(decision.args)}
+            ruling = await self.ruling(edited, site, host)
+            self._record(decision, ruling, site, key)
+            if not ruling.passes:
+                return Passed(f"Not run: as it was edited, {ruling.reason}.")
+            return Passed(args=edited["args"], note=_note_of(edited))
+        self._record(decision, ruling, site, key)
+        if decision.kind == "approve":
+            return Passed()
+        why = f": {decision.message}" if decision.message else ""
+        return Passed(f"Not run: rejected by {decision.by}{why}.")
+
+    def _record(self, decision: Decision, ruling: Ruling, site: Site, key: str) -> None:
+        if ruling.verdict is not None:
+            reviewed = decision.recorded_on(ruling.verdict)
+            site.note(VERDICTS, {key: sealed(reviewed, ruling.question)})
+
+    # -- results ------------------------------------------------------------------------------
+
+    async def let_out(self, output: Any, call: Call, site: Site, host: Host) -> Any:
+        """Return a tool's output as it may be shown: itself, or without what may not."""
+        if not self.results or self.rails.of_tool(call["name"]) is None:
+            return output
+        media = self.rails.sight.media
+        judged = [
+            message
+            for message in results.messages_of(output)
+            if media(message) - site.passed or _answers(message, call)
+        ]
+        return await self._let_out(output, judged, call, site, host)
+
+    async def let_out_unknown(self, output: Any, call: Call, site: Site, host: Host) -> Any:
+        """Return what came back from further in, after looking at pictures that nobody judged."""
+        if not self.results or self.rails.of_tool(call["name"]) is None:
+            return output
+        marks = self.as_passed(frozenset())
+        noted = site.updates.get(PASSED, marks)
+        passed = site.passed | {key[len(self.prefix) :] for key in noted}
+        unknown = [m for m in results.messages_of(output) if self.rails.sight.media(m) - passed]
+        return await self._let_out(output, unknown, call, site, host) if unknown else output
+
+    async def _let_out(
+        self,
+        output: Any,
+        judged: Sequence[BaseMessage],
+        call: Call,
+        site: Site,
+        host: Host,
+    ) -> Any:
+        as_tools = results.to_be_judged(judged, call["id"])
+        ruling = await self.rails.result(site.messages, call, as_tools, host, passed=site.passed)
+        key = self.call_key(call, "tool_result")
+        site.note(VERDICTS, self.entry(ruling, key))
+        if ruling.passes:
+            site.note(PASSED, self.as_passed(self.rails.sight.in_all(judged)))
+            return output
+        chosen = {id(message) for message in judged}
+        if ruling.asks and can_ask() and remembers(site.state):
+            hold = Hold(ruling.reason, chosen)
+            changed = results.mapped(output, hold.placeholder)
+            site.note(HELD, {key: hold.entry(call, ruling, self.digest)})
+            return changed
+        reason = f"{ruling.reason}; {_NOBODY}" if ruling.asks else ruling.reason
+        return results.mapped(output, lambda m: self._withheld(m, reason, chosen))
+
+    def _withheld(self, message: BaseMessage, reason: str, chosen: set[int]) -> BaseMessage:
+        if id(message) not in chosen:
+            return message
+        return results.withheld(message, reason, self.rails.pictures)
+
+
+def without_answer(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
+    """Return a conversation without its last answer, whose calls are judged in it."""
+    last = next((i for i in range(len(messages) - 1, -1, -1) if _is_answer(messages[i])), None)
+    return [message for i, message in enumerate(messages) if i != last]
+
+
+def _is_answer(message: BaseMessage) -> bool:
+    return isinstance(message, AIMessage)
+
+
+def _answers(message: BaseMessage, call: Call) -> bool:
+    return isinstance(message, ToolMessage) and message.tool_call_id == (call["id"] or "")
+
+
+def _note_of(call: Call) -> str:
+    ran = f"{call['name']} {canonical_json(call['args'])}"
+    return f"[a reviewer changed this call before it ran; what ran is: {ran}]"
+
+
+def _unnamed(call: Call) -> str:
+    return canonical_json([call.get("name"), call.get("args")])[:200]

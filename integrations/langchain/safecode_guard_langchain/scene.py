@@ -1,0 +1,136 @@
+"""The scene in which something is judged: the conversation's own, and its callers'.
+
+A sub-agent is told a part of the task and shown none of the pictures; what it does with them is
+judged in the scene of whoever called it as well as in its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Final
+
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    ChatMessage,
+    HumanMessage,
+    RemoveMessage,
+)
+
+from safecode_guard.errors import GuardError
+from safecode_guard.turns.reading import read_turn
+from safecode_guard.turns.scene import scene_of
+from safecode_guard_langchain.sight import REFUSED, Sight, plain
+
+Conversation = Sequence[BaseMessage]
+
+_callers: ContextVar[tuple[tuple[BaseMessage, ...], ...]] = ContextVar(
+    "safecode_callers", default=()
+)
+
+_EXCHANGES: Final = 4
+"""Earlier requests that a bare confirmation may reach back over, with its own."""
+_NOTHING: Final = RemoveMessage(id="left out")
+"""Keeps the places of messages that a judge is not shown."""
+
+
+@contextmanager
+def within_scene(messages: Conversation) -> Iterator[None]:
+    """Judge what guarded agents do inside in the scene of this conversation, too.
+
+    Guarded tools do so by themselves for agents that run in them. A node of a graph that calls an
+    agent with messages of its own making does it by hand.
+
+    Example:
+        >>> with within_scene(state["messages"]):              # doctest: +SKIP
+        ...     agent.invoke({"messages": [HumanMessage("Switch it on.")]})
+    """
+    token = _callers.set((*_callers.get(), tuple(messages)))
+    try:
+        yield
+    finally:
+        _callers.reset(token)
+
+
+def scenes(messages: Conversation, sight: Sight) -> list[list[BaseMessage]]:
+    """Return the conversations in which something is to be judged: this one, then its callers.
+
+    One without pictures is about those of its caller.
+    """
+    callers = [list(caller) for caller in reversed(_callers.get())]
+    own = list(messages)
+    if callers and not sight.in_all(own):
+        shown = [m for m in callers[0] if sight.media(m)]
+        own = [*shown, *own]
+    return [own, *callers]
+
+
+def in_short(
+    messages: Conversation, sight: Sight, *, most: int, passed: frozenset[str] = frozenset()
+) -> list[BaseMessage]:
+    """Return what makes the scene of a conversation: its newest pictures and what is asked.
+
+    Everything else is left out and keeps its place, so that an agent's thousandth step costs what
+    its tenth did.
+
+    Args:
+        messages: The conversation.
+        sight: Knows which media a message holds.
+        most: Pictures in the scene.
+        passed: Marks of media that may be shown; of these, what cannot be judged is let be.
+    """
+    asked = _asked(messages)
+    count, kept = 0, []
+    for message, index in zip(reversed(messages), reversed(range(len(messages))), strict=True):
+        media = sight.media(message) if count < most else frozenset()
+        count += len(media)
+        if media and not _let_pass(media, passed):
+            kept.append(plain(message))
+        else:
+            kept.append(_text_of(message) if index in asked else _NOTHING)
+    return kept[::-1]
+
+
+def request_of(messages: Conversation) -> str:
+    """Return what is asked in a conversation, with what a bare confirmation confirms.
+
+    Of one that cannot be read it is whatever is said: the judge's rail will say why.
+    """
+    words = [_text_of(messages[index]) for index in sorted(_asked(messages))]
+    try:
+        return scene_of(read_turn(words)).request if words else ""
+    except GuardError:
+        return repr([message.content for message in words])
+
+
+def _let_pass(media: frozenset[str], passed: frozenset[str]) -> bool:
+    """Return whether a human has let through what no judge can look at."""
+    refused = {mark for mark in media if mark.startswith(REFUSED)}
+    return bool(refused) and refused <= passed
+
+
+def _asked(messages: Conversation) -> frozenset[int]:
+    """Return the places of the messages that say what is asked, confirmed offers included."""
+    found: set[int] = set()
+    exchanges, in_request = 0, False
+    for index in range(len(messages) - 1, -1, -1):
+        message = messages[index]
+        if message.type in ("system", "developer"):
+            found.add(index)
+        elif exchanges <= _EXCHANGES and isinstance(message, HumanMessage | ChatMessage):
+            exchanges += not in_request
+            in_request = True
+            found.add(index)
+        elif exchanges and isinstance(message, AIMessage) and exchanges <= _EXCHANGES:
+            in_request = False
+            found.add(index)
+    return frozenset(found)
+
+
+def _text_of(message: BaseMessage) -> BaseMessage:
+    """Return a message with its words alone."""
+    if isinstance(message.content, str):
+        return plain(message)
+    return plain(message).model_copy(update={"content": str(message.text)})

@@ -1,0 +1,159 @@
+"""What an agent's state remembers of its verdicts.
+
+A verdict is kept beside a seal: the hash of the verdict and of what was asked. It holds only for
+the same question, under the same policy, and as long as nobody has written in it; otherwise the
+question is asked again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Final, NotRequired
+
+from langchain.agents.middleware.types import AgentState, OmitFromInput, PrivateStateAttr
+from langchain_core.messages import BaseMessage
+from pydantic import ValidationError
+from typing_extensions import TypedDict
+
+from safecode_guard.judges.protocol import canonical_json
+from safecode_guard.taxonomy import Stage
+from safecode_guard.verdict import STATE_KEY, Verdict
+
+VERDICTS: Final = STATE_KEY
+PASSED: Final = "safecode_passed"
+HELD: Final = "safecode_held"
+
+MOST_VERDICTS: Final = 512
+"""Verdicts that a state keeps: the newest. What falls out is judged again if it is met again."""
+
+_SEAL: Final = "seal"
+_QUESTION: Final = "question"
+
+
+def merge_verdicts(
+    left: Mapping[str, Any] | None, right: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Merge verdicts by what they are about: of two on one subject the newest stays.
+
+    Example:
+        >>> merge_verdicts({"a": {"created_at": "2"}}, {"a": {"created_at": "1"}})
+        {'a': {'created_at': '2'}}
+    """
+    merged = dict(left or {})
+    for key, entry in (right or {}).items():
+        if key in merged and _made_at(merged[key]) > _made_at(entry):
+            continue
+        merged.pop(key, None)  # what is new stands last
+        merged[key] = entry
+    for key in list(merged)[: max(0, len(merged) - MOST_VERDICTS)]:
+        del merged[key]
+    return merged
+
+
+def merge_passed(left: Mapping[str, str] | None, right: Mapping[str, str] | None) -> dict[str, str]:
+    """Merge what has passed."""
+    return {**(left or {}), **(right or {})}
+
+
+def merge_held(left: Mapping[str, Any] | None, right: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Merge what is held for review; None takes an entry away."""
+    merged = {**(left or {}), **(right or {})}
+    return {key: held for key, held in merged.items() if held is not None}
+
+
+class VerdictState(TypedDict):
+    """The keys that a graph's state needs, so that its guards remember what they found.
+
+    Example:
+        >>> from langgraph.graph import MessagesState
+        >>> class State(MessagesState, VerdictState): ...
+    """
+
+    safecode_verdicts: NotRequired[Annotated[dict[str, Any], merge_verdicts]]
+    """Verdicts as plain data, by what they are about; `verdicts_in` reads them."""
+    safecode_passed: NotRequired[Annotated[dict[str, str], merge_passed]]
+    """Hashes of pictures, requests and answers that have passed, and the policy they passed."""
+    safecode_held: NotRequired[Annotated[dict[str, Any], merge_held]]
+    """What tools returned and a human has yet to see."""
+
+
+class GuardState(AgentState[Any]):
+    """The same keys in an agent's state: nobody outside can hand verdicts in."""
+
+    safecode_verdicts: NotRequired[Annotated[dict[str, Any], OmitFromInput, merge_verdicts]]
+    safecode_passed: NotRequired[Annotated[dict[str, str], PrivateStateAttr, merge_passed]]
+    safecode_held: NotRequired[Annotated[dict[str, Any], PrivateStateAttr, merge_held]]
+
+
+def verdicts_in(state: Any, stage: Stage | None = None) -> tuple[Verdict, ...]:
+    """Return the verdicts that a state holds, the newest last.
+
+    Args:
+        state: A graph's state, of any form.
+        stage: Only those of this stage.
+
+    Example:
+        >>> verdicts_in({"messages": []})
+        ()
+    """
+    read = (_read(entry) for entry in entries_of(state).values())
+    return tuple(v for v in read if v is not None and stage in (None, v.stage))
+
+
+def sealed(verdict: Verdict, question: str) -> dict[str, Any]:
+    """Return a verdict as plain data, bound to what was asked."""
+    data = {**verdict.to_json(), _QUESTION: question}
+    return {**data, _SEAL: _seal(data)}
+
+
+def unsealed(entry: Any, question: str | None = None) -> Verdict | None:
+    """Return a verdict if it is as it was written, and an answer to this question; None: to any."""
+    if not isinstance(entry, Mapping):
+        return None
+    data = {key: value for key, value in entry.items() if key != _SEAL}
+    if entry.get(_SEAL) != _seal(data) or question not in (None, entry.get(_QUESTION)):
+        return None
+    return _read(entry)
+
+
+def resealed(entry: Mapping[str, Any], verdict: Verdict) -> dict[str, Any]:
+    """Return an entry with a verdict that has been reviewed."""
+    return sealed(verdict, str(entry[_QUESTION]))
+
+
+def entries_of(state: Any, name: str = VERDICTS) -> Mapping[str, Any]:
+    """Return what a state holds under one of the guard's keys, {} if it has no such key."""
+    found = state.get(name) if isinstance(state, Mapping) else getattr(state, name, None)
+    return found if isinstance(found, Mapping) else {}
+
+
+def remembers(state: Any) -> bool:
+    """Return whether a state has a place for verdicts."""
+    return VERDICTS in state if isinstance(state, Mapping) else hasattr(state, VERDICTS)
+
+
+def messages_in(state: Any) -> list[BaseMessage]:
+    """Return the messages of a state: a list of them, a mapping, or an object that has some."""
+    if isinstance(state, Mapping):
+        state = state.get("messages")
+    elif not isinstance(state, list | tuple):
+        state = getattr(state, "messages", None)
+    given: Iterable[Any] = state if isinstance(state, list | tuple) else ()
+    return [message for message in given if isinstance(message, BaseMessage)]
+
+
+def _read(entry: Any) -> Verdict | None:
+    try:
+        return Verdict.model_validate(entry)
+    except ValidationError:
+        return None
+
+
+def _seal(data: Mapping[str, Any]) -> str:
+    text = canonical_json(data)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _made_at(entry: Any) -> str:
+    return str(entry.get("created_at", "")) if isinstance(entry, Mapping) else ""

@@ -1,0 +1,477 @@
+"""The guarded tool: the one place where a call is let through, and a result let out.
+
+Whatever stands between a model and its tools may change a call: a human's edit, a middleware, a
+redirect. So a call is judged where it runs, as it runs; and what the tool returned is judged
+before any event, stream or state is given it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, fields
+from fnmatch import fnmatchcase
+from functools import cached_property, partial
+from typing import Annotated, Any, Final, NamedTuple, get_type_hints
+
+from langchain_core.messages import ToolMessage
+from langchain_core.runnables import RunnableConfig
+from langchain_core.tools import BaseTool, Tool, ToolException, tool
+from langchain_core.tools.base import ArgsSchema
+from langgraph.prebuilt.tool_node import ToolRuntime
+from pydantic import Field, SkipValidation
+
+from safecode_guard.pipeline.host import EventLoop, Host, ThisThread, run
+from safecode_guard_langchain import results
+from safecode_guard_langchain.factory import PolicyLike, ToolPolicy, make_rails
+from safecode_guard_langchain.gate import Call, Gate, Passed, Site
+from safecode_guard_langchain.state import messages_in, remembers
+
+RUNTIME: Final = "safecode_runtime"
+"""The hidden argument by which a guarded tool is told the state of its graph."""
+
+passing: ContextVar[frozenset[object]] = ContextVar("safecode_passing", default=frozenset())
+"""Tokens of the call that has been let through here, for whoever watches that nothing else runs."""
+
+_FACE: Final = (
+    "name", "description", "args_schema", "return_direct", "verbose", "callbacks", "tags",
+    "metadata", "handle_tool_error", "handle_validation_error", "response_format", "extras",
+)  # fmt: skip
+
+
+Manned = Sequence[tuple[Gate, Site]]
+
+
+class Post(NamedTuple):
+    """A guard of a tool, and where it stands."""
+
+    gate: Gate
+    site: Site | None = None
+    """Where the call is made; None: told by the graph's own runtime."""
+
+
+class UnmatchedToolWarning(UserWarning):
+    """A policy for tools names none of the agent's tools."""
+
+
+class GuardedTool(BaseTool):
+    """A tool with the same face, whose calls and results are judged.
+
+    Example:
+        >>> guarded, = guard_tools([search], judge)                    # doctest: +SKIP
+        >>> guarded.name == search.name                                # doctest: +SKIP
+        True
+    """
+
+    inner: Annotated[BaseTool, SkipValidation()]
+    posts: Annotated[tuple[Post, ...], SkipValidation()] = Field(exclude=True, repr=False)
+    """The guards, from the outermost to the innermost."""
+    workers: Annotated[Any, SkipValidation()] = Field(default=None, exclude=True, repr=False)
+    func: Annotated[Any, SkipValidation()] = Field(default=None, exclude=True, repr=False)
+    """Tells `ToolNode` what to inject: what the tool asks for, and the graph's runtime."""
+
+    @classmethod
+    def around(
+        cls, inner: BaseTool, gate: Gate, *, site: Site | None = None, workers: Any = None
+    ) -> GuardedTool:
+        """Return the guarded form of a tool; one that is guarded already gets a guard more."""
+        posts: tuple[Post, ...] = (Post(gate, site),)
+        if isinstance(inner, GuardedTool):
+            posts += inner.posts
+            inner = inner.inner
+        face = {name: getattr(inner, name) for name in _FACE}
+        if isinstance(inner, Tool) and inner.args_schema is None:
+            face["args_schema"] = _SINGLE_TEXT
+        made = cls(inner=inner, posts=posts, workers=workers, **face)
+        made.func = _carrier(inner, told=all(post.site for post in posts))
+        return made
+
+    # -- the face: as the tool's own ----------------------------------------------------------
+
+    @property
+    def tool_call_schema(self) -> ArgsSchema:
+        """The schema that a model is shown."""
+        own = self.args_schema is _SINGLE_TEXT
+        return super().tool_call_schema if own else self.inner.tool_call_schema
+
+    @property
+    def args(self) -> dict[str, Any]:
+        """The arguments that a model is shown."""
+        return self.inner.args
+
+    @cached_property
+    def _injected_args_keys(self) -> frozenset[str]:
+        return self.inner._injected_args_keys
+
+    def get_input_schema(self, config: RunnableConfig | None = None) -> Any:
+        """Return the tool's own schema of its input."""
+        return self.inner.get_input_schema(config)
+
+    # -- running ------------------------------------------------------------------------------
+
+    def run(self, tool_input: Any, *args: Any, **kwargs: Any) -> Any:
+        """Run the tool if the call passes; what does not is answered instead."""
+        host = ThisThread()
+
+        async def go(passage: Passage, given: Any) -> Any:
+            return passage.run(given, *args, **kwargs)
+
+        return run(self._pass(tool_input, kwargs.get("tool_call_id"), go, host))
+
+    async def arun(self, tool_input: Any, *args: Any, **kwargs: Any) -> Any:
+        """Run the tool if the call passes, without blocking the event loop."""
+        host = EventLoop(self.workers)
+
+        async def go(passage: Passage, given: Any) -> Any:
+            return await passage.arun(given, *args, **kwargs)
+
+        return await self._pass(tool_input, kwargs.get("tool_call_id"), go, host)
+
+    def _run(self, *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError("A guarded tool runs by run, invoke and their async twins.")
+
+    async def _pass(
+        self, tool_input: Any, id: str | None, go: Callable[..., Any], host: Host
+    ) -> Any:
+        given = _Input.of(tool_input, self.inner)
+        manned = [(post.gate, post.site or _site_of(given, post.gate)) for post in self.posts]
+        call: Call = {"name": self.name, "args": given.visible, "id": id}
+        passed = await _let_through(call, manned, host)
+        if passed.refused is not None:
+            return self._recorded(self._told(passed.refused, id), manned)
+        ran = call if passed.args is None else {**call, "args": passed.args}
+        passage = Passage.of(self, ran, manned)
+        token = passing.set(frozenset(site.token for _, site in manned))
+        try:
+            output = await go(passage, given.with_args(passed.args))
+        finally:
+            passing.reset(token)
+        if passed.note:
+            output = results.noted(output, passed.note, id)
+        return self._recorded(output, manned)
+
+    def _told(self, reason: str, id: str | None) -> Any:
+        if id is None:
+            return reason
+        return ToolMessage(reason, name=self.name, tool_call_id=id, status="error")
+
+    def _recorded(self, output: Any, manned: Manned) -> Any:
+        """Write what was found to the state, where nobody further out does so."""
+        for post, (_, site) in zip(self.posts, manned, strict=True):
+            if post.site is None and remembers(site.state):
+                output = results.with_updates(output, site.updates)
+        return output
+
+
+async def _let_through(call: Call, manned: Manned, host: Host) -> Passed:
+    """Return whether every guard lets a call through, as it will run in the end."""
+    args: Mapping[str, Any] | None = None
+    notes: list[str] = []
+    for gate, site in manned:
+        passed = await gate.let_through(call, site, host)
+        if passed.refused is not None:
+            return passed
+        if passed.args is not None:
+            args, call = passed.args, {**call, "args": passed.args}
+            notes.append(passed.note)
+    for gate, site in manned if args is not None else ():
+        ruling = await gate.ruling(call, site, host)
+        if not ruling.passes:
+            return Passed(f"Not run: as it was edited, {ruling.reason}.")
+    return Passed(args=args, note="\n".join(notes))
+
+
+class Passage(BaseTool):
+    """One run of a tool whose call has passed: events, the tool, and its result judged."""
+
+    inner: Annotated[BaseTool, SkipValidation()]
+    call: Annotated[Any, SkipValidation()] = Field(exclude=True, repr=False)
+    manned: Annotated[Any, SkipValidation()] = Field(exclude=True, repr=False)
+    """The guards, each with its view of where the call is made."""
+    workers: Annotated[Any, SkipValidation()] = Field(default=None, exclude=True, repr=False)
+
+    @classmethod
+    def of(cls, guarded: GuardedTool, call: Call, manned: Manned) -> Passage:
+        """Return the run of a call."""
+        face = {name: getattr(guarded.inner, name) for name in _FACE}
+        workers = guarded.workers
+        return cls(inner=guarded.inner, call=call, manned=manned, workers=workers, **face)
+
+    @cached_property
+    def _injected_args_keys(self) -> frozenset[str]:
+        return self.inner._injected_args_keys
+
+    def _to_args_and_kwargs(
+        self, tool_input: str | dict[str, Any], tool_call_id: str | None
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if _overrides_run(self.inner):
+            return (), {"safecode_input": tool_input}
+        return self.inner._to_args_and_kwargs(tool_input, tool_call_id)
+
+    def _run(
+        self, *args: Any, config: RunnableConfig, run_manager: Any = None, **kwargs: Any
+    ) -> Any:
+        quiet = _overrides_run(self.inner)
+        if quiet:
+            act = partial(self.inner.invoke, self._whole(kwargs), {**config, "callbacks": []})
+        else:
+            more = _wanted(self.inner._run, config, run_manager)
+            act = partial(self.inner._run, *args, **kwargs, **more)
+        with self._scene():
+            outcome = Outcome.of(act)
+        return run(self._let_out(outcome, ThisThread(), formed=quiet))
+
+    async def _arun(
+        self, *args: Any, config: RunnableConfig, run_manager: Any = None, **kwargs: Any
+    ) -> Any:
+        quiet = _overrides_run(self.inner)
+        if quiet:
+            act = partial(self.inner.ainvoke, self._whole(kwargs), {**config, "callbacks": []})
+        else:
+            own = type(self.inner)._arun is not BaseTool._arun
+            wanted = _wanted(self.inner._arun if own else self.inner._run, config, run_manager)
+            act = partial(self.inner._arun, *args, **kwargs, **wanted)
+        with self._scene():
+            outcome = await Outcome.aof(act)
+        return await self._let_out(outcome, EventLoop(self.workers), formed=quiet)
+
+    def _scene(self) -> AbstractContextManager[None]:
+        """Judge what agents do inside the tool in the scene of its call as well."""
+        _, site = self.manned[0]
+        entered: AbstractContextManager[None] = site.entered()
+        return entered
+
+    def _whole(self, kwargs: Mapping[str, Any]) -> Any:
+        """Return the input of a tool that runs in a way of its own."""
+        given = kwargs["safecode_input"]
+        if self.call["id"] is None:
+            return given
+        return {"type": "tool_call", "name": self.name, "id": self.call["id"], "args": given}
+
+    async def _let_out(self, outcome: Outcome, host: Host, *, formed: bool) -> Any:
+        """Return what the tool returned, or raise what it raised, if that may be shown."""
+        id = self.call["id"]
+        shown = outcome.as_formed(self.inner, id) if formed else outcome.as_shown(self.inner, id)
+        if shown is None:
+            return outcome.raw()
+        let_out = shown
+        for gate, site in reversed(self.manned):
+            let_out = await gate.let_out(let_out, self.call, site, host)
+        if let_out is shown:
+            return outcome.raw()
+        if id is None and isinstance(let_out, ToolMessage):
+            let_out = let_out.content
+        pair = self.response_format == "content_and_artifact"
+        return (let_out, None) if pair else let_out
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a tool did: it returned something, or raised."""
+
+    returned: Any = None
+    error: Exception | None = None
+
+    @classmethod
+    def of(cls, act: Callable[[], Any]) -> Outcome:
+        """Run a tool; only the errors that may become a result are caught."""
+        try:
+            return cls(act())
+        except ToolException as error:
+            return cls(error=error)
+
+    @classmethod
+    async def aof(cls, act: Callable[[], Any]) -> Outcome:
+        """Run a tool asynchronously."""
+        try:
+            return cls(await act())
+        except ToolException as error:
+            return cls(error=error)
+
+    def raw(self) -> Any:
+        """Return or raise it as the tool did."""
+        if self.error is not None:
+            raise self.error
+        return self.returned
+
+    def as_formed(self, inner: BaseTool, id: str | None) -> Any:
+        """Return what a tool returned that makes its messages itself; None: it raised."""
+        if self.error is not None:
+            return None
+        return results.as_message(self.returned, name=inner.name, id=id)
+
+    def as_shown(self, inner: BaseTool, id: str | None) -> Any:
+        """Return what becomes of it before anyone is shown it; None: an error that ends the run."""
+        make = partial(results.as_message, name=inner.name, id=id)
+        if self.error is not None:
+            handle = inner.handle_tool_error
+            return make(_handled(self.error, handle), status="error") if handle else None
+        if inner.response_format != "content_and_artifact":
+            return make(self.returned)
+        if isinstance(self.returned, tuple) and len(self.returned) == 2:
+            return make(*self.returned)
+        return make(self.returned)  # LangChain refuses it, and may show it in doing so
+
+
+def _handled(error: Exception, handle: Any) -> Any:
+    """Return what a tool makes of its own error, as LangChain does it."""
+    if isinstance(handle, bool):
+        return error.args[0] if error.args else "Tool execution error"
+    return handle if isinstance(handle, str) else handle(error)
+
+
+def guard_tools(
+    tools: Sequence[BaseTool | Callable[..., Any]],
+    judge: Any,
+    policy: PolicyLike | None = None,
+    *,
+    tool_policies: Mapping[str, ToolPolicy] | None = None,
+    scene_images: int | None = None,
+) -> list[BaseTool]:
+    """Return tools whose calls and results are judged, for graphs of your own.
+
+    They work wherever tools do: in a `ToolNode`, in agents, with injected state and runtime. In a
+    graph whose state is a `VerdictState`, verdicts are remembered and what is held can be asked
+    about. Name, schema and metadata are what they were.
+
+    Args:
+        tools: The tools, or functions to make them of.
+        judge: A judge, a chat model, a check or a guard.
+        policy: The policy, a preset's name, or plain data.
+        tool_policies: Policies of tools by name or pattern; ``skip`` is never judged.
+        scene_images: Newest pictures that the judge is shown together.
+
+    Raises:
+        PolicyError: If judge or policy would guard nothing.
+    """
+    rails = make_rails(
+        judge,
+        policy,
+        tool_policies=tool_policies,
+        scene_images=scene_images,
+        stages=("tool_call", "tool_result"),
+    )
+    made = [each if isinstance(each, BaseTool) else tool(each) for each in tools]
+    warn_of_unmatched(tool_policies or {}, [each.name for each in made])
+    gate = Gate(rails)
+    workers = ThreadPoolExecutor(4, thread_name_prefix="safecode-tools")
+    return [GuardedTool.around(each, gate, workers=workers) for each in made]
+
+
+def warn_of_unmatched(patterns: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Warn of patterns that match none of an agent's tools: they guard, or skip, nothing."""
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            warnings.warn(
+                f"tool_policies name {pattern!r}, but none of the tools is called so: "
+                f"{', '.join(sorted(names)) or 'there are none'}.",
+                UnmatchedToolWarning,
+                stacklevel=2,
+            )
+
+
+@dataclass(frozen=True)
+class _Input:
+    """What a tool is run with: what the model wrote, and what was injected."""
+
+    given: Any
+    visible: dict[str, Any]
+    runtime: ToolRuntime | None = None
+    hidden: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, given: Any, inner: BaseTool) -> _Input:
+        """Tell apart what a tool is run with."""
+        if not isinstance(given, dict):
+            return cls(given, {"__arg1": given})
+        runtime = next((v for v in given.values() if isinstance(v, ToolRuntime)), None)
+        own = {key: value for key, value in given.items() if key != RUNTIME}
+        shown = inner._filter_injected_args(own)
+        visible = {k: v for k, v in shown.items() if not isinstance(v, ToolRuntime)}
+        hidden = {key: value for key, value in own.items() if key not in visible}
+        return cls(own, visible, runtime, hidden)
+
+    def with_args(self, args: Mapping[str, Any] | None) -> Any:
+        """Return the input with other arguments, where a human has changed them."""
+        given = self.given if args is None else {**args, **self.hidden}
+        if isinstance(given, dict):
+            return {k: _quiet(v) if isinstance(v, ToolRuntime) else v for k, v in given.items()}
+        return given
+
+
+class QuietRuntime(ToolRuntime):
+    """A tool's runtime that streams words of progress, and no pictures that nobody has judged."""
+
+    def emit_output_delta(self, delta: Any) -> None:
+        """Stream a piece of text; anything else is not shown before it is judged."""
+        if isinstance(delta, str) and "data:image" not in delta and len(delta) < _LONG:
+            super().emit_output_delta(delta)
+
+
+_LONG: Final = 10_000
+
+
+def _quiet(runtime: ToolRuntime) -> ToolRuntime:
+    return QuietRuntime(**{each.name: getattr(runtime, each.name) for each in fields(runtime)})
+
+
+def _site_of(given: _Input, gate: Gate) -> Site:
+    """Return where a call is made, from the runtime of its graph."""
+    state = given.runtime.state if given.runtime is not None else {}
+    return Site.of(messages_in(state), state, gate)
+
+
+def _carrier(inner: BaseTool, *, told: bool) -> Callable[..., None]:
+    """Return a function whose annotations say what is to be injected into a guarded tool."""
+    function = getattr(inner, "func", None) or getattr(inner, "coroutine", None)
+    hints = _hints(function) if function is not None else {}
+    schema = inner.get_input_schema()
+    known = {**hints, **{n: f.annotation for n, f in getattr(schema, "model_fields", {}).items()}}
+    told = told or any(name == "runtime" or _is_runtime(hint) for name, hint in known.items())
+
+    def carry() -> None:
+        """Carry annotations."""
+
+    carry.__annotations__ = hints if told else {**hints, RUNTIME: ToolRuntime}
+    return carry
+
+
+def _is_runtime(hint: Any) -> bool:
+    origin = getattr(hint, "__origin__", hint)
+    return isinstance(origin, type) and issubclass(origin, ToolRuntime)
+
+
+def _hints(function: Any) -> dict[str, Any]:
+    try:
+        return get_type_hints(function, include_extras=True)
+    except (NameError, TypeError):  # annotations that cannot be resolved inject nothing
+        return {}
+
+
+def _overrides_run(inner: BaseTool) -> bool:
+    """Return whether a tool runs in a way of its own, which has to be left to it."""
+    kind = type(inner)
+    return kind.run is not BaseTool.run or kind.arun is not BaseTool.arun
+
+
+def _wanted(function: Callable[..., Any], config: RunnableConfig, manager: Any) -> dict[str, Any]:
+    """Return what of a run's own a tool's method asks for."""
+    wanted: dict[str, Any] = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if name == "run_manager":
+            wanted[name] = manager
+        elif "RunnableConfig" in str(parameter.annotation):
+            wanted[name] = config
+    return wanted
+
+
+_SINGLE_TEXT: Final[dict[str, Any]] = {
+    "type": "object",
+    "properties": {"__arg1": {"title": "__arg1", "type": "string"}},
+    "required": ["__arg1"],
+}
+"""What a model is shown of a tool that takes one text."""

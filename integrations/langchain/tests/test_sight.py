@@ -1,0 +1,115 @@
+"""Which media a message holds, and whether what a model is given is what was looked at."""
+
+from __future__ import annotations
+
+import base64
+import gc
+from typing import Any
+
+import pytest
+from langchain_core.language_models.chat_models import _format_for_tracing
+from langchain_core.messages import AIMessage, ChatMessage, HumanMessage, ToolMessage
+from PIL import Image
+from safecode_guard_langchain.sight import REFUSED, Sight
+from safecode_guard_langchain.watch import shows_the_same
+from support import picture, png
+
+from safecode_guard.turns.pictures import PictureStore
+
+
+@pytest.fixture
+def sight() -> Sight:
+    return Sight(PictureStore(0))
+
+
+def test_the_same_bytes_have_the_same_mark_in_every_form(sight: Sight) -> None:
+    url = f"data:image/png;base64,{png('navy')}"
+    forms: list[Any] = [
+        picture("navy"),
+        {"type": "image_url", "image_url": {"url": url}},
+        {"type": "input_image", "image_url": url},
+        {"type": "media", "mime_type": "image/png", "data": png("navy")},
+    ]
+    marks = [sight.media(HumanMessage([form])) for form in forms]
+    in_text = sight.media(ToolMessage(f"here: {url}", tool_call_id="1"))
+    assert len({*marks, in_text}) == 1
+    assert sight.media(HumanMessage([picture("olive")])) not in marks
+
+
+def test_text_holds_nothing_but_what_a_tool_wrote(sight: Sight) -> None:
+    assert sight.media(HumanMessage(f"data:image/png;base64,{png('navy')}")) == frozenset()
+    assert sight.media(HumanMessage([{"type": "text", "text": "hi"}])) == frozenset()
+    assert sight.media(AIMessage("hi")) == frozenset()
+
+
+def test_artifacts_pixels_and_bytes_count(sight: Sight) -> None:
+    raw = base64.b64decode(png("navy"))
+    assert sight.media(ToolMessage("a", artifact={"x": raw}, tool_call_id="1"))
+    assert sight.media(ToolMessage("a", artifact=[Image.new("RGB", (4, 4))], tool_call_id="1"))
+    assert sight.media(HumanMessage([{"image": {"source": {"bytes": raw}}}]))
+
+
+def test_what_no_judge_can_look_at_is_marked_as_such(sight: Sight) -> None:
+    sound = HumanMessage([{"type": "audio", "base64": "AAAA", "mime_type": "audio/wav"}])
+    [mark] = sight.media(sound)
+    assert mark.startswith(REFUSED)
+    [odd] = sight.media(ChatMessage([picture("navy")], role="oracle"))
+    assert odd.startswith(REFUSED)
+
+
+def test_a_message_is_looked_through_once_and_again_when_it_has_changed(
+    sight: Sight, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[Any] = []
+    look = sight._look
+    monkeypatch.setattr(sight, "_look", lambda m: looked.append(m) or look(m))
+    message = HumanMessage([picture("navy"), {"type": "text", "text": "a"}])
+    first = sight.media(message)
+    assert sight.media(message) == first
+    assert len(looked) == 1
+    message.content[0]["base64"] = png("olive")
+    assert sight.media(message) != first
+    message.content = [picture("teal")]
+    assert sight.media(message) != first
+    assert len(looked) == 3
+
+
+def test_nothing_is_kept_of_messages_that_are_gone(sight: Sight) -> None:
+    for _ in range(50):
+        sight.media(HumanMessage([picture("navy")]))
+    gc.collect()
+    assert sight._seen == {}
+
+
+MESSAGES = [
+    HumanMessage([picture("navy"), {"type": "text", "text": "a"}], id="1"),
+    HumanMessage([{"type": "image_url", "image_url": {"url": "https://a.example/x.png"}}], id="2"),
+    HumanMessage(
+        [{"type": "file", "mime_type": "image/png", "base64": png("teal")}, "text"], id="3"
+    ),
+    AIMessage("hello", id="4"),
+    ToolMessage([{"image": {"source": {"bytes": b"1234"}}}], tool_call_id="1", id="5"),
+]
+
+
+def test_what_callbacks_are_told_is_recognised() -> None:
+    assert shows_the_same(_format_for_tracing(MESSAGES), MESSAGES)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [picture("olive"), {"type": "text", "text": "a"}],
+        [picture("navy"), picture("olive")],
+        [picture("navy"), {"type": "text", "text": "a"}, picture("olive")],
+        [picture("navy"), {"type": "image_url", "image_url": {"url": "https://b.example"}}],
+        [{"type": "image", "url": "https://b.example"}, {"type": "text", "text": "a"}],
+        "a",
+    ],
+)
+def test_what_has_changed_is_looked_at(content: Any) -> None:
+    changed = [HumanMessage(content, id="1"), *MESSAGES[1:]]
+    assert not shows_the_same(_format_for_tracing(changed), MESSAGES)
+    assert not shows_the_same([*MESSAGES, HumanMessage("more")], MESSAGES)
+    assert not shows_the_same(MESSAGES[1:], MESSAGES)
+    assert not shows_the_same(MESSAGES[::-1], MESSAGES)

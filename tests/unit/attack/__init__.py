@@ -1,0 +1,1 @@
+"""Attacks that broke a promise once, each as the smallest test that shows it."""
