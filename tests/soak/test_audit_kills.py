@@ -40,6 +40,7 @@ def test_two_writers_killed_again_and_again(tmp_path: Path) -> None:
             writer.kill()
             lines = writer.stdout.read().split()
             told[name] = int(lines[-1]) if lines else 0
+            writer.stdout.close()
             writer.wait()
     found = verify(path)
     assert found.broken == ()
