@@ -116,17 +116,23 @@ OTHERS: dict[str, Any] = {
 }
 
 
-def kind_of(name: str) -> str:
-    """Return what may be listed only once."""
-    return {"batched": "human", "per call": "human", "adds tool": "adds user"}.get(name, name)
+@st.composite
+def orders(draw: st.DrawFn) -> list[str]:
+    """Draw up to four middlewares, of those that change calls, pictures, and those that ask."""
+    of_calls = ["rewrites", "jumps", "redirects", "brings", "answers", "retries", "jumps"]
+    of_pictures = ["shows", "changes", "adds user", "adds tool"]
+    chosen = {draw(st.sampled_from(of_calls)), draw(st.sampled_from(["", *of_calls]))}
+    chosen.add(draw(st.sampled_from(["", "batched", "per call"])))
+    chosen.add(draw(st.sampled_from(["", "", "pii", *of_pictures])))
+    return draw(st.permutations(sorted(chosen - {""})))
 
 
 call = st.tuples(st.sampled_from(TOOLS), st.integers(0, 9))
 program = st.fixed_dictionaries(
     {
         "steps": st.lists(st.lists(call, min_size=1, max_size=3), min_size=1, max_size=3),
-        "others": st.lists(st.sampled_from(sorted(OTHERS)), max_size=3, unique_by=kind_of),
-        "place": st.integers(0, 3),
+        "others": orders(),
+        "place": st.integers(0, 4),
         "twice": st.booleans(),
         "shows": st.sampled_from(["navy", "olive"]),
         "decisions": st.lists(
