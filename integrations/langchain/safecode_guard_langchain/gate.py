@@ -14,17 +14,27 @@ from safecode_guard.pipeline.host import Host
 from safecode_guard_langchain import results
 from safecode_guard_langchain.held import Hold
 from safecode_guard_langchain.rails import Rails, Ruling
-from safecode_guard_langchain.review import Decision, ask_about_call, can_ask
+from safecode_guard_langchain.review import (
+    Decision,
+    ask_about_call,
+    can_ask,
+    has_a_step_of_its_own,
+)
 from safecode_guard_langchain.scene import scenes, within_scene
 from safecode_guard_langchain.state import (
     HELD,
     PASSED,
     VERDICTS,
     entries_of,
+    messages_in,
     remembers,
     sealed,
 )
 
+_BESIDE = (
+    "it is held for review, and cannot be asked about beside other calls in one step "
+    "(ask before the tools, in a review_node)"
+)
 _NOBODY = "it is held for review, and there is nobody to ask (the graph has no checkpointer)"
 
 
@@ -62,6 +72,13 @@ class Site:
     def of(cls, messages: Sequence[BaseMessage], state: Any, gate: Gate) -> Site:
         """Return where the calls of a conversation's last answer are made."""
         return cls(without_answer(messages), state, gate, gate.passed_in(state))
+
+    @property
+    def alone(self) -> bool:
+        """Whether the answer makes this one call."""
+        messages = messages_in(self.state)
+        answer = next((m for m in reversed(messages) if isinstance(m, AIMessage)), None)
+        return answer is None or len(answer.tool_calls) < 2
 
     def entered(self) -> AbstractContextManager[None]:
         """Judge what agents do inside the tool in this scene as well."""
@@ -136,6 +153,8 @@ class Gate:
             return Passed(f"Not run: {ruling.reason}.")
         if not can_ask():
             return Passed(f"Not run: {ruling.reason}; {_NOBODY}.")
+        if not (site.alone or has_a_step_of_its_own()):
+            return Passed(f"Not run: {ruling.reason}; {_BESIDE}.")
         decision = ask_about_call(call, ruling.verdict, ruling.reason)
         return await self._decided(decision, call, ruling, site, host)
 

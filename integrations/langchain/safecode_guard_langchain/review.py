@@ -18,6 +18,7 @@ Kind = Literal["approve", "edit", "reject"]
 
 _TRIES: Final = 3
 """How often an answer that cannot be read is asked for again before it counts as a no."""
+_SENT: Final = "__pregel_push"
 _CHECKPOINTER: Final = "__pregel_checkpointer"
 
 
@@ -45,6 +46,16 @@ def can_ask() -> bool:
     except RuntimeError:  # outside of a graph
         return False
     return configurable.get(_CHECKPOINTER) is not None
+
+
+def has_a_step_of_its_own() -> bool:
+    """Return whether what runs here was sent for by itself, as agents send for each call.
+
+    Where several calls run in one step, LangGraph tells answers apart by the order in which the
+    questions happen to be asked: a yes to one call could be taken for a yes to another.
+    """
+    triggers = get_config().get("metadata", {}).get("langgraph_triggers") or ()
+    return any(str(trigger) == _SENT for trigger in triggers)
 
 
 def ask_about_call(call: Mapping[str, Any], verdict: Verdict, reason: str) -> Decision:
