@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from safecode_guard.errors import UnknownArgument, UnsupportedGeneration
 
@@ -66,7 +66,7 @@ def require_values(options: Mapping[str, Any]) -> None:
             continue
         if isinstance(value, bool) or not isinstance(value, kinds):
             raise _senseless(name, value)
-        number: float = value
+        number = cast("float", value)
         if (number < 0 and name != "seed") or (name in _POSITIVE and number <= 0):
             raise _senseless(name, value)
     tools, form = options.get("tools"), options.get("response_format")

@@ -24,6 +24,8 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.errors import GraphRecursionError
 from langgraph.types import Command
 from PIL import Image
+from safecode_guard_langchain import SafeCoDeMiddleware
+from safecode_guard_langchain.testing import ScriptedChatModel, calls
 from support import UNSAFE, judge_of, picture, png, script, user
 from test_order import (
     AddsAPicture,
@@ -37,8 +39,6 @@ from test_order import (
 )
 
 from safecode_guard import JudgeError
-from safecode_guard_langchain import SafeCoDeMiddleware
-from safecode_guard_langchain.testing import ScriptedChatModel, calls
 
 SOAK = bool(os.environ.get("SAFECODE_SOAK"))
 PROGRAMS = 1_000 if SOAK else 200

@@ -20,12 +20,12 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.prebuilt import ToolNode
 from langgraph.types import Command
+from safecode_guard_langchain import SafeCoDeMiddleware, guard_tools, verdicts_in
+from safecode_guard_langchain.testing import ScriptedChatModel, calls, results
 from support import UNSAFE, Disk, asked, judge_of, picture, png, run_in, script, shown_to, user
 
 from safecode_guard import JudgeError, PolicyError, VerdictHandler
 from safecode_guard.testing import ScriptedJudge
-from safecode_guard_langchain import SafeCoDeMiddleware, guard_tools, verdicts_in
-from safecode_guard_langchain.testing import ScriptedChatModel, calls, results
 
 CONFIG: dict[str, Any] = {"configurable": {"thread_id": "1"}}
 SYNC = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
@@ -257,7 +257,6 @@ class TestKnownIssues:
         self, is_async: bool, disk: Disk
     ) -> None:
         from langgraph.graph import MessagesState
-
         from safecode_guard_langchain import VerdictState
 
         class State(MessagesState, VerdictState):
