@@ -22,7 +22,7 @@ demo: $(INSTALLED)  ## Ask the plain and the guarded model about three pictures;
 
 test: $(INSTALLED)  ## Run the tests, those of the integrations too
 	@$(BIN)/pytest -q -n 2
-	@cd integrations/langchain && ../../$(BIN)/pytest -q -n 2
+	@cd integrations/langchain && ../../$(BIN)/pytest -q
 
 check: $(INSTALLED)  ## Formatting, lint, types, layers
 	@$(BIN)/ruff format --check .

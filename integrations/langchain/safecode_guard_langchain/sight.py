@@ -12,8 +12,8 @@ from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from PIL import Image
 
 from safecode_guard.errors import GuardError
-from safecode_guard.turns.blocks import Encoded, Link, Source
-from safecode_guard.turns.drafts import Unjudgeable, draft
+from safecode_guard.turns.drafts import Unjudgeable, look_through
+from safecode_guard.turns.found import Encoded, Link, Source
 from safecode_guard.turns.loading import Place
 from safecode_guard.turns.pictures import PictureStore
 
@@ -47,7 +47,7 @@ class Sight:
 
     def _look(self, message: BaseMessage) -> Iterable[str]:
         try:
-            pieces = draft(plain(message), 0, self._pictures).pieces
+            pieces = look_through(plain(message), 0, self._pictures).pieces
         except GuardError:
             return [REFUSED + _hash(repr(message.content))]
         places = [_mark(piece.media.source) for piece in pieces if isinstance(piece, Place)]

@@ -71,7 +71,7 @@ class TestWhatOthersGetWrong:
         for request in judge.requests:
             assert request.scene.images
             assert png("olive") not in f"{request.scene.instruction}{request.result}"
-        [result] = asked(judge, "tool_result")
+        [result, *_alone] = asked(judge, "tool_result")
         assert {i.pixels.getpixel((0, 0)) for i in result.scene.images} == {
             (0, 0, 128),
             (128, 128, 0),
