@@ -63,7 +63,8 @@ class SteeringContext:
     label: Label | None
     direction: Direction
     certainty: float
-    """How sure the judge is, |2 p_unsafe - 1| in [0, 1]; 0 in the band of the undecided."""
+    """How sure the judge is, |2 p_unsafe - 1| in [0, 1]. A turn without a clear label that is guided
+    all the same is steered as if it were unsafe: 1."""
     judgement: Judgement
     turn: Turn
     vocabulary: Vocabulary
