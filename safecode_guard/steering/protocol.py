@@ -63,8 +63,8 @@ class SteeringContext:
     label: Label | None
     direction: Direction
     certainty: float
-    """How sure the judge is, |2 p_unsafe - 1| in [0, 1]. A turn without a clear label that is guided
-    all the same is steered as if it were unsafe: 1."""
+    """How sure the judge is, |2 p_unsafe - 1| in [0, 1]; 1 for a turn without a clear label that is
+    guided all the same: it is steered as if it were unsafe."""
     judgement: Judgement
     turn: Turn
     vocabulary: Vocabulary
