@@ -119,8 +119,9 @@ def _alike(given: BaseMessage, known: BaseMessage) -> bool:
 def _leaves(block: Any) -> Iterator[tuple[int, Any, Any]]:
     """Yield samples of everything in a block that could be a medium, or say where one is."""
     if isinstance(block, str | bytes):
-        is_url = isinstance(block, str) and block[:5] == "data:"
-        payload = block.partition(",")[2] if is_url else block
+        payload = block
+        if isinstance(block, str) and block.startswith("data:"):
+            payload = block.partition(",")[2]
         size = len(payload)
         yield size, payload[-64:], payload[:: max(1, size // 64)]
     elif isinstance(block, dict):
