@@ -16,6 +16,7 @@ EXPECTED = {
     "stream_answer": ["[unsafe, guide]", "event: unsafe guide"],
     "policy_from_settings": ["kiosk 0.7", "Please ask a member of staff. | block", "refused:"],
     "own_strategy": ["decoding: ban-sure-1"],
+    "guard_agent": ["asks: walk_to {'target': 'fence'}", "walked to: ['bench']", "tool_call block"],
     "judge_tool_calls": ["bench'}: pass, walked", "edge'}: block, not run", "{}: pass, sunny"],
 }
 

@@ -146,8 +146,10 @@ def verdict_edge(
         raise PolicyError(f"No node for {', '.join(missing)}.", hint="Name one for every action.")
 
     def edge(state: Any) -> str:
-        messages = _in_state(state, "messages") or ()
-        found = Verdict.from_message(messages[-1], stage=stage) if messages else None
+        given: Sequence[Any] = _in_state(state, "messages") or ()
+        messages = [message for message in given if isinstance(message, BaseMessage)]
+        last = given[-1] if given else None
+        found = Verdict.from_message(last, stage=stage) if isinstance(last, BaseMessage) else None
         verdict = found or _newest(state, messages, stage)
         return nodes["pass" if verdict is None else verdict.standing]
 

@@ -192,7 +192,7 @@ class Gate:
         if decision.kind == "approve":
             return Passed()
         why = f": {decision.message}" if decision.message else ""
-        return Passed(f"Not run: rejected by {decision.by}{why}.")
+        return Passed(f"Not run: rejected by {decision.by}{why}".rstrip(".") + ".")
 
     def _record(self, decision: Decision, ruling: Ruling, site: Site, key: str) -> None:
         if ruling.verdict is not None:

@@ -28,6 +28,7 @@ from safecode_guard_langchain.state import (
     PASSED,
     VERDICTS,
     entries_of,
+    judged_messages_in,
     messages_in,
     resealed,
     sealed,
@@ -58,7 +59,8 @@ def guard_node(
         scene_images: Newest pictures that the judge is shown together.
 
     Raises:
-        PolicyError: If the stage does not exist, or judge or policy would guard nothing.
+        PolicyError: If the stage does not exist, or judge or policy would guard nothing; when it
+            runs, if the state has no messages to judge.
 
     Example:
         >>> graph.add_node("guard", guard_node(judge))                   # doctest: +SKIP
@@ -144,7 +146,7 @@ class _Node:
 
     async def judged(self, state: Any, host: Host) -> Updates | None:
         """Return what the state becomes by it."""
-        messages = messages_in(state)
+        messages = judged_messages_in(state)
         if not messages:
             return None
         if self.stage == "input":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property, partial
 from typing import Any, Literal
@@ -29,7 +29,7 @@ from safecode_guard.turns.pictures import PictureStore
 from safecode_guard.turns.turn import Turn, TurnMessage
 from safecode_guard.verdict import SkippedMedia, Verdict
 from safecode_guard_langchain.parts import halves
-from safecode_guard_langchain.scene import Conversation, in_short, scenes
+from safecode_guard_langchain.scene import Conversation, Short, in_short, scenes
 from safecode_guard_langchain.sight import Sight, plain
 from safecode_guard_langchain.state import unsealed
 
@@ -205,7 +205,7 @@ class Rails:
         """Return whether there is something to judge an answer by: a picture, or the policy."""
         if self.policy.stages.output.when == "always":
             return True
-        shown = any(self.sight.in_all(each) for each in scenes(messages, self.sight))
+        shown = any(self.sight.shows(each) for each in scenes(messages, self.sight))
         return shown or (answer is not None and bool(self.sight.media(answer)))
 
     # -- how they do it -----------------------------------------------------------------------
@@ -254,22 +254,24 @@ class Rails:
             if about.call is not None:
                 ToolCallSubject.of(about.call)
             subjects: list[Subject] = []
-            for conversation in self._conversations(messages, own, about, policy):
-                subjects += reading.all_of(conversation, own)
+            for short in self._conversations(messages, about, policy):
+                whole = [*short.messages, *about.separator, *own]
+                if about.stage == "input":
+                    whole = short.messages
+                subjects += (placed(s, short.places) for s in reading.all_of(whole, own))
         except GuardError as error:
             return Ruling(policy, _unreadable(examiner, about, error), unread=error.message)
         return Question(examiner, tuple(subjects))
 
     def _conversations(
-        self, messages: Conversation, own: Conversation, about: About, policy: Policy
-    ) -> Iterator[list[BaseMessage]]:
+        self, messages: Conversation, about: About, policy: Policy
+    ) -> Iterator[Short]:
         found = scenes(messages, self.sight)
         if about.stage == "input":  # a caller's turn was judged with the caller
-            yield found[0]
+            yield Short(found[0], list(range(len(found[0]))))
             return
         for scene in found:
-            short = in_short(scene, self.sight, most=policy.scene_images, passed=about.passed)
-            yield [*short, *about.separator, *own]
+            yield in_short(scene, self.sight, most=policy.scene_images, passed=about.passed)
 
     def _remembered(self, question: Question | Ruling, entry: Any) -> Ruling | None:
         """Return the ruling that needs no judge: of what is not judged, or was before."""
@@ -317,8 +319,8 @@ class Reading:
     def all_of(self, messages: Sequence[BaseMessage], own: Conversation) -> Iterator[Subject]:
         """Yield subjects that show every picture of ``own``; the rest as far as it fits."""
         about = self.about
-        if all(message.type == "remove" for message in messages):
-            messages = [*messages, HumanMessage("")]
+        if not messages:
+            messages = [HumanMessage("")]
         examination = Examination(list(messages), about.stage, about.call, about.answer)
         subject = examination.subject(self.policy, self.pictures)
         yield subject
@@ -330,6 +332,27 @@ class Reading:
         words = [m for m in messages if m.type == "human" and isinstance(m.content, str)]
         for half in halves(missed):
             yield from self.all_of([*words, *about.separator, *half], half)
+
+
+def placed(subject: Subject, places: Sequence[int]) -> Subject:
+    """Return a subject whose media say where they stand in the whole conversation.
+
+    What the subject itself brought stands behind it.
+    """
+    after = places[-1] + 1 if places else 0
+
+    def place(index: int) -> int:
+        return places[index] if 0 <= index < len(places) else after + index - len(places)
+
+    turn = subject.turn
+    images = tuple(replace(i, message_index=place(i.message_index)) for i in turn.images)
+    skipped, left_out = (
+        tuple(
+            each.model_copy(update={"message_index": place(each.message_index)}) for each in unseen
+        )
+        for unseen in (turn.skipped, turn.left_out)
+    )
+    return replace(subject, turn=replace(turn, images=images, skipped=skipped, left_out=left_out))
 
 
 async def examined(

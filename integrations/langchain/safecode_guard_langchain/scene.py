@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Final
 
 from langchain_core.messages import (
@@ -16,7 +17,7 @@ from langchain_core.messages import (
     BaseMessage,
     ChatMessage,
     HumanMessage,
-    RemoveMessage,
+    SystemMessage,
 )
 
 from safecode_guard.errors import GuardError
@@ -32,8 +33,6 @@ _callers: ContextVar[tuple[tuple[BaseMessage, ...], ...]] = ContextVar(
 
 _EXCHANGES: Final = 4
 """Earlier requests that a bare confirmation may reach back over, with its own."""
-_NOTHING: Final = RemoveMessage(id="left out")
-"""Keeps the places of messages that a judge is not shown."""
 
 
 @contextmanager
@@ -61,19 +60,27 @@ def scenes(messages: Conversation, sight: Sight) -> list[list[BaseMessage]]:
     """
     callers = [list(caller) for caller in reversed(_callers.get())]
     own = list(messages)
-    if callers and not sight.in_all(own):
+    if callers and not sight.shows(own):
         shown = [m for m in callers[0] if sight.media(m)]
         own = [*shown, *own]
     return [own, *callers]
 
 
+@dataclass(frozen=True)
+class Short:
+    """A conversation without what no scene is made of."""
+
+    messages: list[BaseMessage]
+    places: list[int]
+    """Where they stand in the whole conversation."""
+
+
 def in_short(
     messages: Conversation, sight: Sight, *, most: int, passed: frozenset[str] = frozenset()
-) -> list[BaseMessage]:
+) -> Short:
     """Return what makes the scene of a conversation: its newest pictures and what is asked.
 
-    Everything else is left out and keeps its place, so that an agent's thousandth step costs what
-    its tenth did.
+    An agent's thousandth step costs what its tenth did.
 
     Args:
         messages: The conversation.
@@ -81,16 +88,18 @@ def in_short(
         most: Pictures in the scene.
         passed: Marks of media that may be shown; of these, what cannot be judged is let be.
     """
-    asked = _asked(messages)
-    count, kept = 0, []
-    for message, index in zip(reversed(messages), reversed(range(len(messages))), strict=True):
-        media = sight.media(message) if count < most else frozenset()
-        count += len(media)
-        if media and not _let_pass(media, passed):
-            kept.append(plain(message))
-        else:
-            kept.append(_text_of(message) if index in asked else _NOTHING)
-    return kept[::-1]
+    kept = {index: _text_of(messages[index]) for index in _asked(messages)}
+    count = 0
+    for index in range(len(messages) - 1, -1, -1):
+        if count >= most:
+            break
+        media = sight.media(messages[index])
+        if media:
+            count += len(media)
+            if not _let_pass(media, passed):
+                kept[index] = plain(messages[index])
+    places = sorted(kept)
+    return Short([kept[index] for index in places], places)
 
 
 def request_of(messages: Conversation) -> str:
@@ -98,7 +107,7 @@ def request_of(messages: Conversation) -> str:
 
     Of one that cannot be read it is whatever is said: the judge's rail will say why.
     """
-    words = [_text_of(messages[index]) for index in sorted(_asked(messages))]
+    words = [_text_of(messages[index]) for index in _asked(messages)]
     try:
         return scene_of(read_turn(words)).request if words else ""
     except GuardError:
@@ -111,22 +120,25 @@ def _let_pass(media: frozenset[str], passed: frozenset[str]) -> bool:
     return bool(refused) and refused <= passed
 
 
-def _asked(messages: Conversation) -> frozenset[int]:
+def _asked(messages: Conversation) -> list[int]:
     """Return the places of the messages that say what is asked, confirmed offers included."""
-    found: set[int] = set()
+    found: list[int] = []
     exchanges, in_request = 0, False
     for index in range(len(messages) - 1, -1, -1):
         message = messages[index]
-        if message.type in ("system", "developer"):
-            found.add(index)
-        elif exchanges <= _EXCHANGES and isinstance(message, HumanMessage | ChatMessage):
+        if isinstance(message, AIMessage):
+            if not 0 < exchanges <= _EXCHANGES:
+                continue
+            in_request = False
+        elif isinstance(message, HumanMessage | ChatMessage):
+            if exchanges > _EXCHANGES:
+                continue
             exchanges += not in_request
             in_request = True
-            found.add(index)
-        elif exchanges and isinstance(message, AIMessage) and exchanges <= _EXCHANGES:
-            in_request = False
-            found.add(index)
-    return frozenset(found)
+        elif not isinstance(message, SystemMessage):
+            continue
+        found.append(index)
+    return found[::-1]
 
 
 def _text_of(message: BaseMessage) -> BaseMessage:

@@ -12,10 +12,11 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final, NotRequired
 
 from langchain.agents.middleware.types import AgentState, OmitFromInput, PrivateStateAttr
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import BaseMessage, convert_to_messages
 from pydantic import ValidationError
 from typing_extensions import TypedDict
 
+from safecode_guard.errors import PolicyError
 from safecode_guard.judges.protocol import canonical_json
 from safecode_guard.taxonomy import Stage
 from safecode_guard.verdict import STATE_KEY, Verdict
@@ -135,12 +136,46 @@ def remembers(state: Any) -> bool:
 
 def messages_in(state: Any) -> list[BaseMessage]:
     """Return the messages of a state: a list of them, a mapping, or an object that has some."""
+    given = _given_in(state)
+    found: Iterable[Any] = given if isinstance(given, list | tuple) else ()
+    return [message for each in found for message in _messages_of(each)]
+
+
+def judged_messages_in(state: Any) -> list[BaseMessage]:
+    """Return the messages of a state that is to be judged.
+
+    Raises:
+        PolicyError: If it has no messages, something in them is no message, or it has no place
+            for verdicts: it would pass whatever the judge says.
+    """
+    given = _given_in(state)
+    has_place = VERDICTS in state if isinstance(state, Mapping) else hasattr(state, VERDICTS)
+    readable = isinstance(given, list | tuple) and all(_messages_of(each) for each in given)
+    if not (has_place and readable):
+        raise PolicyError(
+            "The state has no messages that can be judged, or no place for verdicts.",
+            hint="Let it have both: class State(MessagesState, VerdictState).",
+        )
+    return messages_in(state)
+
+
+def _given_in(state: Any) -> Any:
     if isinstance(state, Mapping):
-        state = state.get("messages")
-    elif not isinstance(state, list | tuple):
-        state = getattr(state, "messages", None)
-    given: Iterable[Any] = state if isinstance(state, list | tuple) else ()
-    return [message for message in given if isinstance(message, BaseMessage)]
+        return state.get("messages")
+    return state if isinstance(state, list | tuple) else getattr(state, "messages", None)
+
+
+def _messages_of(given: Any) -> list[BaseMessage]:
+    """Return a message in any form that LangChain takes it, or nothing."""
+    if isinstance(given, BaseMessage):
+        return [given]
+    in_short = isinstance(given, str | tuple) or (isinstance(given, Mapping) and "role" in given)
+    if not in_short:
+        return []
+    try:
+        return convert_to_messages([given])
+    except (ValueError, TypeError, NotImplementedError):
+        return []
 
 
 def _read(entry: Any) -> Verdict | None:

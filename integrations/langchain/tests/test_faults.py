@@ -1,4 +1,4 @@
-"""A judge that fails, is late or talks nonsense: no call, picture or answer passes."""
+"""A judge that fails, is late or talks nonsense never lets anything pass."""
 
 from __future__ import annotations
 

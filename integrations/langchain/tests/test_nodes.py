@@ -249,3 +249,45 @@ def test_what_does_not_exist_is_refused_at_once() -> None:
         goto_by_action(verdict, {"passes": "x"})  # type: ignore[dict-item]
     with pytest.raises(PolicyError, match="No node for guide"):
         goto_by_action(verdict, {"block": "x"})
+
+
+class Forms(VerdictState):
+    messages: list[Any]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"role": "user", "content": [picture(UNSAFE), {"type": "text", "text": "Go on."}]},
+        ("user", [picture(UNSAFE), {"type": "text", "text": "Go on."}]),
+        user("Go on.", UNSAFE),
+    ],
+    ids=["mapping", "pair", "message"],
+)
+def test_messages_in_any_form_are_judged(given: Any, form: str) -> None:
+    judge = judge_of()
+    app = went_to(Forms, judge)
+    assert run_in(form, app, {"messages": [given]})["messages"] == ["no"]
+    assert len(judge.requests) == 1
+
+
+@pytest.mark.parametrize("schema", [VerdictState, MessagesState, Forms])
+def test_a_state_without_a_place_for_messages_or_verdicts_is_an_error(
+    schema: Any, form: str
+) -> None:
+    given = {"messages": [user("Go on.", UNSAFE) if schema is not Forms else {"text": "Go on."}]}
+    with pytest.raises(PolicyError, match=r"class State\(MessagesState, VerdictState\)"):
+        run_in(form, went_to(schema, judge_of()), given)
+
+
+def went_to(schema: Any, judge: Any) -> Any:
+    """Return a graph that says whether the turn was let through."""
+    graph = StateGraph(schema)
+    graph.add_node("guard", guard_node(judge))
+    graph.add_node("yes", lambda state: {"messages": ["yes"]})
+    graph.add_node("no", lambda state: {"messages": ["no"]})
+    graph.add_edge(START, "guard")
+    graph.add_conditional_edges(
+        "guard", verdict_edge({"pass": "yes", "guide": "yes", "review": "no", "block": "no"})
+    )
+    return graph.compile()

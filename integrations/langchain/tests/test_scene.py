@@ -9,11 +9,12 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
-from safecode_guard_langchain.rails import Reading  # noqa: F401
+from safecode_guard_langchain.rails import placed
 from safecode_guard_langchain.scene import in_short, request_of, scenes, within_scene
 from safecode_guard_langchain.sight import Sight
 from support import picture
 
+from safecode_guard.pipeline.examiner import Subject
 from safecode_guard.turns.pictures import PictureStore
 from safecode_guard.turns.reading import read_turn
 from safecode_guard.turns.scene import scene_of
@@ -46,12 +47,11 @@ messages = st.lists(
 def test_a_conversation_in_short_makes_the_same_scene(given: list[Any], most: int) -> None:
     whole = scene_of(read_turn(given), most=most)
     short = in_short(given, SIGHT, most=most)
-    assert len(short) == len(given)
-    if all(message.type == "remove" for message in short):
+    if not short.messages:
         assert not whole.images
         assert not whole.request
         return
-    made = scene_of(read_turn(short), most=most)
+    made = scene_of(read_turn(short.messages), most=most)
     assert made.digest == whole.digest
 
 
@@ -63,8 +63,10 @@ def test_the_request_is_the_scenes(given: list[Any]) -> None:
 @given(messages)
 def test_pictures_keep_their_places(given: list[Any]) -> None:
     short = in_short(given, SIGHT, most=4)
-    if any(message.type != "remove" for message in short):
-        places = [i.message_index for i in scene_of(read_turn(short)).images]
+    if short.messages:
+        turn = read_turn(short.messages)
+        moved = placed(Subject("tool_call", turn), short.places).turn
+        places = [i.message_index for i in scene_of(moved).images]
         assert places == [i.message_index for i in scene_of(read_turn(given)).images]
 
 
@@ -80,8 +82,7 @@ def long_run(steps: int) -> list[BaseMessage]:
 
 def test_a_long_run_is_as_short_as_a_brief_one() -> None:
     def kept(steps: int) -> int:
-        short = in_short(long_run(steps), SIGHT, most=4)
-        return sum(message.type != "remove" for message in short)
+        return len(in_short(long_run(steps), SIGHT, most=4).messages)
 
     assert kept(500) == kept(20) == 5
 
@@ -89,7 +90,7 @@ def test_a_long_run_is_as_short_as_a_brief_one() -> None:
 def test_the_calls_that_an_answer_makes_are_no_part_of_a_scene() -> None:
     odd = AIMessage("Fine.", tool_calls=[{"name": "x", "args": {"y": object()}, "id": "1"}])
     short = in_short([HumanMessage("Go."), odd, HumanMessage("yes")], SIGHT, most=4)
-    assert all(not getattr(message, "tool_calls", None) for message in short)
+    assert all(not getattr(message, "tool_calls", None) for message in short.messages)
 
 
 def test_callers_are_handed_on_and_forgotten() -> None:

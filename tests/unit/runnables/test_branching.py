@@ -96,3 +96,12 @@ def test_an_edge_in_a_graph():
     risky = app.invoke({"messages": ask("Run to the cliff?")})["messages"]
     assert risky[-1].text == "reviewed"
     assert [v.label for v in recorder.verdicts] == ["safe"]
+
+
+def test_an_edge_reads_states_whose_messages_are_plain_data():
+    edge = verdict_edge({action: action for action in NODES})
+    plain = {"role": "user", "content": "And now?"}
+    assert edge({"messages": [plain]}) == "pass"
+    assert edge({"messages": [message("block"), plain]}) == "pass"  # said before it was judged
+    kept = {"a": verdict("block").model_dump(mode="json")}
+    assert edge({"messages": [plain], "safecode_verdicts": kept}) == "block"
