@@ -149,9 +149,8 @@ def judged_messages_in(state: Any) -> list[BaseMessage]:
             for verdicts: it would pass whatever the judge says.
     """
     given = _given_in(state)
-    has_place = VERDICTS in state if isinstance(state, Mapping) else hasattr(state, VERDICTS)
     readable = isinstance(given, list | tuple) and all(_messages_of(each) for each in given)
-    if not (has_place and readable):
+    if not (remembers(state) and readable):
         raise PolicyError(
             "The state has no messages that can be judged, or no place for verdicts.",
             hint="Let it have both: class State(MessagesState, VerdictState).",

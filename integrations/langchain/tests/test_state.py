@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from langchain_core.messages import HumanMessage
+from langchain_core.messages import AIMessage, HumanMessage
 from safecode_guard_langchain import merge_verdicts, verdicts_in
 from safecode_guard_langchain.state import (
     MOST_VERDICTS,
@@ -112,8 +112,9 @@ def test_messages_are_found_in_states_of_any_form() -> None:
         SimpleNamespace(messages=[message]),
     ):
         assert messages_in(state) == [message]
-    for state in ({}, None, SimpleNamespace(), {"messages": "Hi"}, {"messages": [1, "x"]}):
+    for state in ({}, None, SimpleNamespace(), {"messages": "Hi"}, {"messages": [1, {}]}):
         assert messages_in(state) == []
+    assert messages_in({"messages": ["Hi", ("ai", "x")]}) == [HumanMessage("Hi"), AIMessage("x")]
 
 
 def test_a_state_remembers_if_it_has_the_key() -> None:
