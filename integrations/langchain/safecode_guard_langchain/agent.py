@@ -41,7 +41,6 @@ from safecode_guard_langchain.watch import (
     ModelWatch,
     Stopped,
     ToolWatch,
-    shows_the_same,
     watched,
 )
 
@@ -109,7 +108,8 @@ class AgentGuard:
         request = await host.call(partial(request_of, messages)) if self.input else ""
         asked = frozenset({mark_of_request(request)} if self.input else ())
         media = self.rails.sight.media
-        new = [m for m in messages if self._is_judged(m) and media(m) - notes.passed]
+        passed = notes.passed
+        new = [m for m in messages if not media(m) <= passed and self._is_judged(m)]
         if not new and asked <= notes.passed:
             return None
         ruling = await self.rails.turn(messages, new, host)
@@ -170,7 +170,7 @@ class AgentGuard:
         Raises:
             Stopped: If something in it has not passed, and does not.
         """
-        if shows_the_same(given, known) or self._is_own_guard(params):
+        if self.rails.sight.shows_the_same(given, known) or self._is_own_guard(params):
             return
         if stopped := run(self.stopped(given, notes, ThisThread())):
             raise Stopped(stopped)

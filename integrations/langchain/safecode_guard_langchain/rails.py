@@ -56,8 +56,8 @@ class Question:
         return self.examiner.route(subject).kind
 
     def _keys(self, subject: Subject) -> list[str]:
-        judge = self.examiner.judge_at(subject.stage)
-        requests = subject.requests(most=self.examiner.policy.scene_images)
+        judge, policy = self.examiner.judge_at(subject.stage), self.examiner.policy
+        requests = subject.requests(most=policy.scene_images, shown=policy.scene_judged)
         return [request.key(judge.id, judge.prompt_version) for request in requests]
 
     def distinct(self) -> list[Subject]:
@@ -365,15 +365,26 @@ async def examined(
     if asked:
         judged = await examiner.judged(asked, host)
         found.update({id(s): finding for s, finding in zip(asked, judged, strict=True)})
-    return [_gravest(examiner, group, found) for group in groups]
+    conclude = partial(_concluded, examiner, groups, found)
+    return await host.call(conclude)  # whoever is told of verdicts may block
 
 
-def _gravest(
-    examiner: Examiner, group: Sequence[Subject], found: Mapping[int, Finding | None]
-) -> Verdict:
-    findings = [(subject, finding) for subject in group if (finding := found[id(subject)])]
-    subject, finding = max(findings, key=lambda pair: pair[1].decision.gravity)
-    return examiner.conclude(subject, finding)
+def _concluded(
+    examiner: Examiner,
+    groups: Sequence[Sequence[Subject]],
+    found: Mapping[int, Finding | None],
+) -> list[Verdict]:
+    verdicts: list[Verdict] = []
+    for group in groups:
+        pairs = [(subject, finding) for subject in group if (finding := found[id(subject)])]
+        subject, finding = max(pairs, key=lambda pair: _gravity(pair[1]))
+        verdicts.append(examiner.conclude(subject, finding))
+    return verdicts
+
+
+def _gravity(finding: Finding) -> tuple[float, ...]:
+    p = None if finding.judgement is None else finding.judgement.p_unsafe
+    return (*finding.decision.gravity, 1.0 if p is None else p)
 
 
 def _unreadable(examiner: Examiner, about: About, error: GuardError) -> Verdict:

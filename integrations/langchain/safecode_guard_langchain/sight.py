@@ -68,8 +68,7 @@ class Sight:
             return False
         if isinstance(given.content, str):
             return bool(given.content == known.content)
-        self.media(known)  # remembers its samples
-        seen = self._seen.get(id(known))
+        seen = self._seen.get(id(known))  # the message has been looked through just before
         before = samples(known) if seen is None else seen.samples
         after = samples(given)
         return len(after) == len(before) and all(map(set.issuperset, before, after))
@@ -130,7 +129,12 @@ def _values(blocks: list[Any]) -> list[Any]:
 
 def samples(message: BaseMessage) -> list[set[Sample]]:
     """Return samples of each block of a message."""
-    return [set(_leaves(block)) for block in message.content]
+    found: list[set[Sample]] = []
+    for block in message.content:
+        into: set[Sample] = set()
+        _sample(block, into)
+        found.append(into)
+    return found
 
 
 def plain(message: BaseMessage) -> BaseMessage:
@@ -163,21 +167,25 @@ def _hash(value: str | bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:32]
 
 
-def _leaves(block: Any) -> list[Sample]:
-    """Return samples of everything in a block that could be a medium, or say where one is.
+def _sample(value: Any, into: set[Sample]) -> None:
+    """Take samples of everything in a block that could be a medium, or say where one is.
 
     It is done for every picture of the conversation at every step: no text is copied.
     """
-    if isinstance(block, str | bytes):
-        head = block.find(",", 0, _HEAD) + 1 if block[:5] == "data:" else 0  # type: ignore[arg-type]
-        size = len(block) - head
-        return [(size, block[max(head, len(block) - _TAIL) :], block[head :: size // 8 + 1])]
-    if isinstance(block, dict):
-        given = [value for key, value in block.items() if key not in _NAMES]
-        return [leaf for value in given for leaf in _leaves(value)]
-    if isinstance(block, list | tuple):
-        return [leaf for value in block for leaf in _leaves(value)]
-    return [] if block is None else [(0, type(block), id(block))]
+    if isinstance(value, str | bytes):
+        head = value.find(",", 0, _HEAD) + 1 if value[:5] == "data:" else 0  # type: ignore[arg-type]
+        size = len(value) - head
+        start = size - _TAIL if size > _TAIL else 0
+        into.add((size, value[head + start :], value[head :: size // 64 + 1]))
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if key not in _NAMES:
+                _sample(item, into)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _sample(item, into)
+    elif value is not None:
+        into.add((0, type(value), id(value)))
 
 
 _TAIL: Final = 64

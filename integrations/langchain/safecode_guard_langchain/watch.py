@@ -6,8 +6,8 @@ called. LangChain announces every start to callbacks, and a callback that raises
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
@@ -91,51 +91,3 @@ def watched(callbacks: Any, watch: BaseCallbackHandler, *, inherit: bool) -> Any
         manager.add_handler(watch, inherit)
         return manager
     return [*(callbacks or []), watch]
-
-
-def shows_the_same(given: Sequence[BaseMessage], known: Sequence[BaseMessage]) -> bool:
-    """Return whether messages show what others showed; False: they have to be looked at.
-
-    What a callback is given is a copy in another form, so places, ids and samples are compared.
-    """
-    if len(given) != len(known):
-        return False
-    return all(_alike(a, b) for a, b in zip(given, known, strict=True))
-
-
-def _alike(given: BaseMessage, known: BaseMessage) -> bool:
-    if given is known or given.content is known.content:
-        return True
-    if given.type != known.type or type(given.content) is not type(known.content):
-        return False
-    if isinstance(given.content, str) or isinstance(known.content, str):
-        return given.content == known.content
-    if len(given.content) != len(known.content):
-        return False
-    pairs = zip(given.content, known.content, strict=True)
-    return all(a is b or set(_leaves(a)) <= set(_leaves(b)) for a, b in pairs)
-
-
-def _leaves(block: Any) -> Iterator[tuple[int, Any, Any]]:
-    """Yield samples of everything in a block that could be a medium, or say where one is."""
-    if isinstance(block, str | bytes):
-        payload = block
-        if isinstance(block, str) and block.startswith("data:"):
-            payload = block.partition(",")[2]
-        size = len(payload)
-        yield size, payload[-64:], payload[:: max(1, size // 64)]
-    elif isinstance(block, dict):
-        for key, value in block.items():
-            if key not in _NAMES:
-                yield from _leaves(value)
-    elif isinstance(block, list | tuple):
-        for value in block:
-            yield from _leaves(value)
-    elif block is not None:
-        yield 0, type(block), id(block)
-
-
-_NAMES: Final = frozenset(
-    {"type", "mime_type", "media_type", "source_type", "format", "filename", "detail"}
-)
-"""Keys of a block whose values only name what is under the others."""

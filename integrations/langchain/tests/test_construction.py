@@ -69,7 +69,11 @@ def test_hazards_may_not_be_let_pass_either() -> None:
         SafeCoDeMiddleware(judge, policy={"category_actions": {"privacy": "pass"}})
 
 
-@pytest.mark.parametrize("judge", [None, "gpt", 7, object(), ScriptedJudge, {}], ids=repr)
+@pytest.mark.parametrize(
+    "judge",
+    [None, "gpt", 7, object(), ScriptedJudge, {}],
+    ids=["none", "text", "number", "object", "class", "mapping"],
+)
 def test_a_judge_that_is_none(judge: Any) -> None:
     for make in (SafeCoDeMiddleware, guard_node, lambda judge: guard_tools([], judge)):
         with pytest.raises(PolicyError, match=r"judge|class"):

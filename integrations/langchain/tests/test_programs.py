@@ -9,6 +9,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from langchain.agents import create_agent
@@ -40,8 +41,6 @@ from test_order import (
 
 from safecode_guard import JudgeError
 
-SOAK = bool(os.environ.get("SAFECODE_SOAK"))
-PROGRAMS = 1_000 if SOAK else 200
 COLOURS = ["navy", "olive", UNSAFE]
 TOOLS = ("act", "look", "film", "fail")
 CONFIG: dict[str, Any] = {"configurable": {"thread_id": "1"}, "recursion_limit": 60}
@@ -217,25 +216,8 @@ def pixel_of(colour: str) -> tuple[int, ...]:
     return Image.open(io.BytesIO(base64.b64decode(png(colour)))).getpixel((0, 0))
 
 
-@settings(
-    max_examples=PROGRAMS,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-    print_blob=True,
-)
-@given(program)
-@example(
-    {
-        "steps": [[("act", 1), ("act", 2)]],
-        "others": ["jumps", "rewrites"],
-        "place": 0,
-        "twice": False,
-        "shows": "navy",
-        "decisions": [("approve", ("act", 1))],
-        "is_async": False,
-    }
-)
-def test_nothing_unjudged_runs_and_nothing_unjudged_is_shown(plan: dict[str, Any]) -> None:
+def check(plan: dict[str, Any]) -> None:
+    """Run a program, and compare what happened with what was judged."""
     world, judge, model = run(plan)
     judged = {
         (r.tool_call.name, r.tool_call.arguments.get("x", 0))
@@ -256,3 +238,37 @@ def test_nothing_unjudged_runs_and_nothing_unjudged_is_shown(plan: dict[str, Any
     shown = shown_colours(model)
     assert shown <= seen, "an unjudged picture was shown"
     assert pixel_of(UNSAFE) not in shown, "an unsafe picture was shown"
+
+
+LOOSELY = {
+    "deadline": None,
+    "suppress_health_check": list(HealthCheck),
+    "print_blob": True,
+}
+
+
+@settings(max_examples=200, **LOOSELY)
+@given(program)
+@example(
+    {
+        "steps": [[("act", 1), ("act", 2)]],
+        "others": ["jumps", "rewrites"],
+        "place": 0,
+        "twice": False,
+        "shows": "navy",
+        "decisions": [("approve", ("act", 1))],
+        "is_async": False,
+    }
+)
+def test_nothing_unjudged_runs_and_nothing_unjudged_is_shown(plan: dict[str, Any]) -> None:
+    check(plan)
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(
+    "SAFECODE_SOAK" not in os.environ, reason="a thousand programs; SAFECODE_SOAK=1"
+)
+@settings(max_examples=1_000, **LOOSELY)
+@given(program)
+def test_a_thousand_programs(plan: dict[str, Any]) -> None:
+    check(plan)

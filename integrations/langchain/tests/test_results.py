@@ -208,7 +208,7 @@ def test_of_fifty_pictures_every_one_is_judged(place: int, form: str) -> None:
 def test_fifty_pictures_that_pass_are_shown(form: str) -> None:
     judge = judge_of()
     shades = [picture(f"#0000{shade:02x}") for shade in range(50)]
-    agent, _model = agent_with(shades, judge)
+    agent, _ = agent_with(shades, judge)
     state = run_in(form, agent, {"messages": [HumanMessage("Look.")]})
     assert results(state["messages"])["call-1"].content == shades
     seen = {i.sha256 for r in asked(judge, "tool_result") for i in r.scene.images}

@@ -1,4 +1,4 @@
-"""Killed between judging and running: nothing runs unjudged, nothing is judged twice."""
+"""Killed between judging and running: what resumes runs nothing unjudged, judges none twice."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_nothing_unjudged_runs_and_no_call_is_judged_twice(
 
     path = str(tmp_path / "checkpoints.sqlite")
     with SqliteSaver.from_conn_string(path) as saver:
-        agent, _first = agent_in(saver)
+        agent, _ = agent_in(saver)
         with pytest.raises(Killed):
             agent.invoke({"messages": [user("Go.", "navy")]}, CONFIG, durability=durability)
     with SqliteSaver.from_conn_string(path) as saver:
@@ -82,8 +82,7 @@ def test_nothing_unjudged_runs_and_no_call_is_judged_twice(
     assert "act-1" in disk.ran
     assert asked(second, "input") == []
     judged = [r.tool_call.arguments["x"] for r in asked(second, "tool_call")]
-    judged_before_checkpoint = at != "after the model" or guard_first is False
-    if judged_before_checkpoint:
+    if at != "after the model" or not guard_first:  # the verdicts had been checkpointed
         assert judged == []
     assert results(state["messages"])["call-2"].status == "error"
     assert state["messages"][-1].content == "Done."
@@ -145,8 +144,7 @@ def interrupted(disk: Disk, judge: Any, policy: Any = None) -> tuple[Any, Any]:
 
 def test_a_verdict_that_nobody_touched_is_taken_from_the_state(disk: Disk) -> None:
     judge = judge_of(calls=unsafe_twos)
-    agent, saver = interrupted(disk, judge)
-    agent.nodes  # noqa: B018
+    _, saver = interrupted(disk, judge)
     other = judge_of(calls=lambda name, args: 0.9)
     again = create_agent(
         script(calls(("act", {"x": 1})), "Done."),
@@ -174,7 +172,7 @@ def forged(entry: dict[str, Any]) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("number", range(6))
 def test_a_verdict_that_was_tampered_with_is_no_verdict(number: int, disk: Disk) -> None:
     judge = judge_of(calls=lambda name, args: 0.9)
-    agent, _saver = interrupted(disk, judge)
+    agent, _ = interrupted(disk, judge)
     values = agent.get_state(CONFIG).values
     entry = copy.deepcopy(values["safecode_verdicts"]["tool_call:call-1"])
     agent.update_state(CONFIG, {"safecode_verdicts": {"tool_call:call-1": forged(entry)[number]}})
@@ -184,16 +182,14 @@ def test_a_verdict_that_was_tampered_with_is_no_verdict(number: int, disk: Disk)
 
 
 def test_a_verdict_under_another_policy_is_no_verdict(disk: Disk) -> None:
-    _agent, saver = interrupted(disk, judge_of(calls=lambda name, args: 0.5), {"actions": {}})
+    _, saver = interrupted(disk, judge_of(calls=lambda name, args: 0.5))
+    judge = judge_of()
     lenient = {"thresholds": {"unsafe": 0.9, "safe": 0.6}}
-    again, _ = (
-        create_agent(
-            script(calls(("act", {"x": 1})), "Done."),
-            [disk.tool()],
-            middleware=[SafeCoDeMiddleware(judge := judge_of(), policy=lenient)],
-            checkpointer=saver,
-        ),
-        None,
+    again = create_agent(
+        script(calls(("act", {"x": 1})), "Done."),
+        [disk.tool()],
+        middleware=[SafeCoDeMiddleware(judge, policy=lenient)],
+        checkpointer=saver,
     )
     again.invoke(None, CONFIG)
     assert len(asked(judge, "tool_call")) == 1

@@ -133,7 +133,7 @@ BAD_ANSWERS = [
 
 
 @SYNC
-@pytest.mark.parametrize("answer", BAD_ANSWERS, ids=repr)
+@pytest.mark.parametrize("answer", BAD_ANSWERS, ids=str)
 def test_an_answer_that_cannot_be_read_runs_nothing_and_is_asked_for_again(
     is_async: bool, answer: Any, disk: Disk
 ) -> None:

@@ -11,7 +11,6 @@ from langchain_core.language_models.chat_models import _format_for_tracing
 from langchain_core.messages import AIMessage, ChatMessage, HumanMessage, ToolMessage
 from PIL import Image
 from safecode_guard_langchain.sight import REFUSED, Sight
-from safecode_guard_langchain.watch import shows_the_same
 from support import picture, png
 
 from safecode_guard.turns.pictures import PictureStore
@@ -92,8 +91,8 @@ MESSAGES = [
 ]
 
 
-def test_what_callbacks_are_told_is_recognised() -> None:
-    assert shows_the_same(_format_for_tracing(MESSAGES), MESSAGES)
+def test_what_callbacks_are_told_is_recognised(sight: Sight) -> None:
+    assert sight.shows_the_same(_format_for_tracing(MESSAGES), MESSAGES)
 
 
 @pytest.mark.parametrize(
@@ -107,9 +106,9 @@ def test_what_callbacks_are_told_is_recognised() -> None:
         "a",
     ],
 )
-def test_what_has_changed_is_looked_at(content: Any) -> None:
+def test_what_has_changed_is_looked_at(content: Any, sight: Sight) -> None:
     changed = [HumanMessage(content, id="1"), *MESSAGES[1:]]
-    assert not shows_the_same(_format_for_tracing(changed), MESSAGES)
-    assert not shows_the_same([*MESSAGES, HumanMessage("more")], MESSAGES)
-    assert not shows_the_same(MESSAGES[1:], MESSAGES)
-    assert not shows_the_same(MESSAGES[::-1], MESSAGES)
+    assert not sight.shows_the_same(_format_for_tracing(changed), MESSAGES)
+    assert not sight.shows_the_same([*MESSAGES, HumanMessage("more")], MESSAGES)
+    assert not sight.shows_the_same(MESSAGES[1:], MESSAGES)
+    assert not sight.shows_the_same(MESSAGES[::-1], MESSAGES)
