@@ -24,7 +24,7 @@ from pydantic import (
 )
 
 from safecode_guard.errors import PolicyError
-from safecode_guard.taxonomy import CATEGORIES, Action, Category, Label, Stage
+from safecode_guard.taxonomy import CATEGORIES, STAGES, Action, Category, Label, Stage
 
 PresetName = Literal["balanced", "strict", "permissive"]
 Recipe = Literal["guarded", "paper", "reference"]
@@ -344,6 +344,13 @@ class Stages(Part):
     tool_result: ToolResultStage = ToolResultStage()
     output: OutputStage = OutputStage()
 
+    def judges(self) -> Iterator[tuple[Stage, JudgeConfig]]:
+        """Yield the stages that have a judge of their own."""
+        for stage in STAGES:
+            config = getattr(self, stage).judge
+            if config is not None:
+                yield stage, config
+
 
 class PolicyFields(Part):
     """What a policy holds; shared by `Policy` and the settings that load one."""
@@ -452,6 +459,10 @@ class Policy(PolicyFields):
             return "skip"
         chosen = [a.model_dump(exclude_none=True) for a in (part.actions, named) if a]
         return self.actions.model_copy(update={k: v for one in chosen for k, v in one.items()})
+
+    def deadline_from(self, started: float) -> float | None:
+        """Return when a turn that began then has to end, in seconds of ``time.monotonic``."""
+        return None if self.deadline_s is None else started + self.deadline_s
 
     def digest(self, **objects: str) -> str:
         """Return the sha256 over the canonical JSON of this policy.

@@ -19,6 +19,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, mess
 from langchain_core.tracers.context import _configure_hooks
 
 from safecode_guard.engines import late
+from safecode_guard.errors import LogitsUnavailable
 from safecode_guard.models.families import GENERIC, Family
 from safecode_guard.models.protocol import (
     Abilities,
@@ -95,8 +96,6 @@ class DelegateSession:
 
     def ask(self, questions: Sequence[Question]) -> list[LabelScores]:
         """Not possible: the model's scores are out of reach."""
-        from safecode_guard.errors import LogitsUnavailable
-
         raise LogitsUnavailable(
             f"{type(self.model).__name__} gives no access to its scores.",
             hint="Let another judge look, e.g. ChatJudge.",
@@ -119,8 +118,8 @@ class DelegateSession:
     async def aanswer(self, jobs: Sequence[Job]) -> AsyncGenerator[Delta]:
         """Call the model on the event loop; see `answer`."""
         for job in jobs:
-            messages = await asyncio.to_thread(rebuild, job.turn)
             try:
+                messages = await asyncio.to_thread(rebuild, job.turn)
                 if job.live:
                     async with aclosing(self._astreamed(job, messages)) as deltas:
                         async for delta in deltas:

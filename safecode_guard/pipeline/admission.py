@@ -112,8 +112,11 @@ def _seconds(deadline: float | None) -> float | None:
 
 
 def _late(error: BaseException) -> BaseException:
-    if not isinstance(error, TimeoutError):
-        return error
+    return waited_too_long() if isinstance(error, TimeoutError) else error
+
+
+def waited_too_long() -> TurnTimeout:
+    """Return the error of a turn whose time was up before it had a place."""
     return TurnTimeout(
         "The turn's deadline passed while it waited for the model.",
         hint="Raise policy.deadline_s, or send fewer turns at once.",

@@ -88,6 +88,12 @@ class Finding:
     judgement: Judgement | None = None
     scene: Scene | None = None
 
+    @property
+    def gravity(self) -> tuple[int, int, float]:
+        """Rank among findings on parts of one thing: the gravest decides for all."""
+        p = self.judgement.p_unsafe if self.judgement else None
+        return (*self.decision.gravity, 1.0 if p is None else p)
+
 
 @dataclass(frozen=True)
 class Examiner:
@@ -167,7 +173,7 @@ class Examiner:
             Finding(self.decide(judgement, subject), judgement, request.scene)
             for request, judgement in zip(requests, judgements, strict=True)
         ]
-        return max(findings, key=_gravity)
+        return max(findings, key=lambda finding: finding.gravity)
 
     def decide(self, judgement: Judgement, subject: Subject) -> Decision:
         """Return label and action of a judgement."""
@@ -224,11 +230,6 @@ class Examiner:
             policy=PolicyRef(name=self.policy.name, digest=self.digest),
             error=judgement.failed if judgement else None,
         )
-
-
-def _gravity(finding: Finding) -> tuple[int, int, float]:
-    p = finding.judgement.p_unsafe if finding.judgement else None
-    return (*finding.decision.gravity, 1.0 if p is None else p)
 
 
 def _call_record(call: ToolCallSubject | None) -> ToolCallRef | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from safecode_guard.errors import PolicyError
@@ -16,7 +15,7 @@ from safecode_guard.policy import LocalJudgeConfig, Policy
 from safecode_guard.steering.factory import check_runs, make_strategy
 from safecode_guard.steering.plain import Plain
 from safecode_guard.steering.protocol import Strategy
-from safecode_guard.taxonomy import STAGES, Stage
+from safecode_guard.taxonomy import Stage
 
 if TYPE_CHECKING:
     from safecode_guard.pipeline.guarded import GuardedTurns
@@ -45,7 +44,10 @@ def make_examiner(
         PolicyError: If policy and judge do not go together.
     """
     made = make_judge(policy.judge, engine=engine, own=judge, load=load_local)
-    staged = dict(_stage_judges(policy, engine))
+    staged: dict[Stage, Judge] = {
+        stage: make_judge(config, engine=engine, load=load_local)
+        for stage, config in policy.stages.judges()
+    }
     if policy.category_actions and not any(
         one.abilities.categories for one in (made, *staged.values())
     ):
@@ -65,13 +67,6 @@ def make_examiner(
         judges=staged,
         sinks=sinks,
     )
-
-
-def _stage_judges(policy: Policy, engine: Engine | None) -> Iterator[tuple[Stage, Judge]]:
-    for stage in STAGES:
-        config = getattr(policy.stages, stage).judge
-        if config is not None:
-            yield stage, make_judge(config, engine=engine, load=load_local)
 
 
 def make_turns(

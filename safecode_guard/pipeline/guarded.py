@@ -16,7 +16,7 @@ from safecode_guard.errors import TurnTimeout
 from safecode_guard.judges.protocol import OpenPrompt, judges_on
 from safecode_guard.models.protocol import Delta, Engine, Session
 from safecode_guard.pipeline import rail
-from safecode_guard.pipeline.admission import Admission
+from safecode_guard.pipeline.admission import Admission, waited_too_long
 from safecode_guard.pipeline.case import Case
 from safecode_guard.pipeline.examiner import Examiner, Finding
 from safecode_guard.pipeline.host import Host, ThisThread, drive
@@ -170,13 +170,7 @@ class GuardedTurns:
                 yield event
         for case in late:
             case.finding = Finding(Decision(None, "block", degraded=True))
-            yield (
-                case,
-                TurnTimeout(
-                    "The turn's deadline passed while it waited for the model.",
-                    hint="Raise policy.deadline_s, or send fewer turns at once.",
-                ),
-            )
+            yield case, waited_too_long()
 
     async def _placed(
         self,

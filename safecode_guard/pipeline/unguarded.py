@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from safecode_guard.judges.cache import JudgementCache
 from safecode_guard.judges.protocol import BaseJudge
 from safecode_guard.models.protocol import Engine
@@ -28,8 +30,12 @@ class _Unexamined(Examiner):
         return Finding(Decision(None, "pass"))
 
 
+@cache
+def _examiner() -> Examiner:
+    return _Unexamined(_Nobody(), Policy(), JudgementCache(0), "", steers=False)
+
+
 def unguarded(engine: Engine, admission: Admission) -> GuardedTurns:
     """Return what serves an engine's turns as they are."""
-    examiner = _Unexamined(_Nobody(), Policy(), JudgementCache(0), "", steers=False)
     steering = Steering(engine, Plain(), seed=0)
-    return GuardedTurns(engine, examiner, steering=steering, admission=admission)
+    return GuardedTurns(engine, _examiner(), steering=steering, admission=admission)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, cast
 
-from safecode_guard.errors import UnknownArgument, UnsupportedGeneration
+from safecode_guard.errors import PolicyError, UnknownArgument, UnsupportedGeneration
 
 STANDARD: Final = frozenset(
     {"temperature", "max_tokens", "timeout", "stop", "max_retries", "api_key"}
@@ -51,6 +51,19 @@ def require_known(what: str, given: Mapping[str, Any], known: Collection[str]) -
         raise UnknownArgument(
             f"{what} has no argument {name!r}.",
             hint=f"Did you mean {close[0]!r}?" if close else f"It takes {sorted(known)}.",
+        )
+
+
+def require_names(kind: str, given: Iterable[object], known: Sequence[str]) -> None:
+    """Check the names of a kind, such as stages.
+
+    Raises:
+        PolicyError: If some are none.
+    """
+    unknown = [name for name in given if not (isinstance(name, str) and name in known)]
+    if unknown:
+        raise PolicyError(
+            f"Unknown {kind} {', '.join(map(repr, unknown))}.", hint=f"Use {', '.join(known)}."
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from langchain_core.messages import BaseMessage
@@ -10,6 +10,7 @@ from langchain_core.runnables import Runnable, RunnableLambda
 from langchain_core.runnables.base import RunnableLike, coerce_to_runnable
 
 from safecode_guard.errors import PolicyError
+from safecode_guard.runnables.arguments import require_names
 from safecode_guard.taxonomy import ACTIONS, LABELS, STAGES, Action, Label, Stage, severity
 from safecode_guard.verdict import STATE_KEY, Verdict
 
@@ -29,7 +30,7 @@ def is_action(*actions: Action) -> Callable[[BaseMessage | Verdict], bool]:
     Raises:
         PolicyError: If an action does not exist.
     """
-    _check(actions)
+    require_names("action", actions, ACTIONS)
     return lambda subject: action_of(subject) in actions
 
 
@@ -51,7 +52,7 @@ def route_by_action(
         >>> routes = {"block": escalate, "review": ask_human}           # doctest: +SKIP
         >>> chain = guard | route_by_action(routes, default=parser)     # doctest: +SKIP
     """
-    _check(routes)
+    require_names("action", routes, ACTIONS)
     missing = [action for action in ACTIONS if action not in routes]
     if missing and default is None:
         raise PolicyError(
@@ -89,7 +90,7 @@ def is_label(*labels: Label) -> Callable[[BaseMessage | Verdict], bool]:
     Raises:
         PolicyError: If a label does not exist.
     """
-    _check_labels(labels)
+    require_names("label", labels, LABELS)
     return lambda subject: label_of(subject) in labels
 
 
@@ -109,7 +110,7 @@ def route_by_label(
     Example:
         >>> chain = guard | route_by_label({"unsafe": warn}, default=parser)  # doctest: +SKIP
     """
-    _check_labels(routes)
+    require_names("label", routes, LABELS)
     runnables: dict[Label | None, Runnable[Any, Any]] = {
         label: coerce_to_runnable(runnable) for label, runnable in routes.items()
     }
@@ -138,9 +139,8 @@ def verdict_edge(
     Raises:
         PolicyError: At once, if an action or the stage does not exist, or an action has no node.
     """
-    _check(nodes)
-    if stage is not None and stage not in STAGES:
-        raise PolicyError(f"Unknown stage {stage!r}.", hint=f"Use one of {list(STAGES)}.")
+    require_names("action", nodes, ACTIONS)
+    require_names("stage", () if stage is None else (stage,), STAGES)
     missing = [action for action in ACTIONS if action not in nodes]
     if missing:
         raise PolicyError(f"No node for {', '.join(missing)}.", hint="Name one for every action.")
@@ -173,19 +173,3 @@ def _newest(state: Any, messages: Sequence[BaseMessage], stage: Stage | None) ->
 
 def _in_state(state: Any, key: str) -> Any:
     return state.get(key) if isinstance(state, Mapping) else getattr(state, key, None)
-
-
-def _check_labels(labels: Iterable[str]) -> None:
-    unknown = [label for label in labels if label not in LABELS]
-    if unknown:
-        raise PolicyError(
-            f"Unknown label {', '.join(map(repr, unknown))}.", hint=f"Use {', '.join(LABELS)}."
-        )
-
-
-def _check(actions: Any) -> None:
-    unknown = [action for action in actions if action not in ACTIONS]
-    if unknown:
-        raise PolicyError(
-            f"Unknown action {', '.join(map(repr, unknown))}.", hint=f"Use {', '.join(ACTIONS)}."
-        )

@@ -193,10 +193,7 @@ class SafeCoDeGuard(Checking, ServedChatModel):
     def _judging_engine(self) -> Any:
         """Return the engine that judges, if a model that can judge itself is asked to."""
         kinds = set(kinds_of(self.policy.judge)) if self.judge is None else set()
-        stages = (
-            getattr(self.policy.stages, s).judge for s in type(self.policy.stages).model_fields
-        )
-        kinds |= {kind for config in stages if config is not None for kind in kinds_of(config)}
+        kinds |= {kind for _, config in self.policy.stages.judges() for kind in kinds_of(config)}
         if "same_model" not in kinds or not isinstance(self.model, ChatVisionModel):
             return None
         return self.model.engine
@@ -219,7 +216,7 @@ class SafeCoDeGuard(Checking, ServedChatModel):
 
     def _request(self, messages: list[BaseMessage], call: Call) -> tuple[TurnRequest, AnswerShape]:
         asked = self._wrapped.asked(call.stop, call.options)
-        deadline = call.deadline(self.policy.deadline_s)
+        deadline = self.policy.deadline_from(call.started)
         turn = read_turn(messages, self.policy.images, pictures=self._pictures, deadline=deadline)
         request = TurnRequest(
             turn,

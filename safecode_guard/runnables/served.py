@@ -50,9 +50,9 @@ class Call:
     started: float = field(default_factory=time.monotonic)
     cancelled: Event = field(default_factory=Event)
 
-    def deadline(self, seconds: float | None) -> float | None:
-        """Return the call's deadline, in seconds of ``time.monotonic``."""
-        return None if seconds is None else self.started + seconds
+
+class _WithBytes(ChatPromptValue):
+    """Messages whose pictures in memory have become bytes already."""
 
 
 class ServedChatModel(BaseChatModel):
@@ -99,11 +99,9 @@ class ServedChatModel(BaseChatModel):
 
     def _convert_input(self, model_input: LanguageModelInput) -> PromptValue:
         """Return the messages with bytes for pictures in memory: LangChain's cache keys by them."""
-        value = super()._convert_input(model_input)
-        messages = value.to_messages()
-        inlined = with_bytes(messages)
-        changed = any(new is not old for new, old in zip(inlined, messages, strict=True))
-        return ChatPromptValue(messages=inlined) if changed else value
+        if isinstance(model_input, _WithBytes):
+            return model_input
+        return _WithBytes(messages=with_bytes(super()._convert_input(model_input).to_messages()))
 
     def generate(self, messages: list[list[BaseMessage]], *args: Any, **kwargs: Any) -> LLMResult:
         """Answer conversations one by one; see `BaseChatModel.generate`."""
@@ -113,7 +111,7 @@ class ServedChatModel(BaseChatModel):
         self, messages: list[list[BaseMessage]], *args: Any, **kwargs: Any
     ) -> LLMResult:
         """Answer conversations on the event loop; see `BaseChatModel.agenerate`."""
-        inlined = [await asyncio.to_thread(with_bytes, each) for each in messages]
+        inlined = [await self._host().call(partial(with_bytes, each)) for each in messages]
         return await super().agenerate(inlined, *args, **kwargs)
 
     async def ainvoke(

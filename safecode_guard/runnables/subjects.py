@@ -15,6 +15,7 @@ from safecode_guard.errors import PolicyError
 from safecode_guard.judges.protocol import ToolCallSubject
 from safecode_guard.pipeline.examiner import Subject
 from safecode_guard.policy import Policy
+from safecode_guard.runnables.arguments import require_names
 from safecode_guard.runnables.runs import run_of
 from safecode_guard.taxonomy import STAGES, Stage
 from safecode_guard.turns.pictures import PictureStore
@@ -46,8 +47,7 @@ class Examination:
         """
         stage = self._stage()
         call = None if self.tool_call is None else ToolCallSubject.of(self.tool_call)
-        seconds = policy.deadline_s
-        deadline = None if seconds is None else self.started + seconds
+        deadline = policy.deadline_from(self.started)
         turn = read_turn(
             messages_of(self.messages), policy.images, pictures=pictures, deadline=deadline
         )
@@ -80,8 +80,7 @@ class Examination:
     def _stage(self) -> Stage:
         derived: Stage = "tool_call" if self.tool_call is not None else "input"
         stage = derived if self.stage is None else self.stage
-        if not isinstance(stage, str) or stage not in STAGES:
-            raise PolicyError(f"Unknown stage {stage!r}.", hint=f"Use one of {list(STAGES)}.")
+        require_names("stage", (stage,), STAGES)
         if stage == "tool_call" and self.tool_call is None:
             raise PolicyError(
                 "Stage 'tool_call' needs a call.", hint="Pass tool_call={'name': ..., 'args': ...}."
