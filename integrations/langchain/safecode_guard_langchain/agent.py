@@ -35,7 +35,7 @@ from safecode_guard_langchain.gate import Call, Gate, Site, without_answer
 from safecode_guard_langchain.rails import Rails, Ruling
 from safecode_guard_langchain.results import with_updates
 from safecode_guard_langchain.scene import request_of
-from safecode_guard_langchain.state import PASSED, VERDICTS, entries_of, messages_in, sealed
+from safecode_guard_langchain.state import PASSED, VERDICTS, entries_of, messages_in, note, sealed
 from safecode_guard_langchain.tools import GuardedTool, passing
 from safecode_guard_langchain.watch import (
     ModelWatch,
@@ -57,13 +57,12 @@ class Notes:
 
     def verdict(self, ruling: Ruling, key: str) -> None:
         """Remember a verdict."""
-        if entry := self.gate.entry(ruling, key):
-            self.updates.setdefault(VERDICTS, {}).update(entry)
+        note(self.updates, VERDICTS, self.gate.entry(ruling, key))
 
     def passes(self, marks: frozenset[str]) -> None:
         """Remember what has passed."""
         self.passed |= marks
-        self.updates.setdefault(PASSED, {}).update(self.gate.as_passed(marks))
+        note(self.updates, PASSED, self.gate.as_passed(marks))
 
 
 @dataclass(frozen=True)
@@ -113,8 +112,7 @@ class AgentGuard:
         if not new and asked <= notes.passed:
             return None
         ruling = await self.rails.turn(messages, new, host)
-        last = next((m.id for m in reversed(messages) if m.type == "human"), None)
-        notes.verdict(ruling, self.gate.key("input", last or "turn"))
+        notes.verdict(ruling, self.gate.turn_key(messages))
         if not ruling.passes:
             return ruling
         notes.passes(self.rails.sight.in_all(messages) | asked)
@@ -192,9 +190,7 @@ class AgentGuard:
         if answer is None:
             return response
         if self.guard is not None and (told := told_on(answer, "input")):
-            notes.updates.setdefault(VERDICTS, {}).update(
-                {self.gate.key("input", "turn"): sealed(told, "")}
-            )
+            note(notes.updates, VERDICTS, {self.gate.key("input", "turn"): sealed(told, "")})
             if told_on(answer, "output"):  # it has judged its answer, too
                 return response
         said = await self._unsaid(messages, answer, response.result, notes, host)

@@ -59,11 +59,7 @@ def make_rails(
 
 
 def _as_policy(given: PolicyLike | None) -> Policy | None:
-    if given is None or isinstance(given, Policy):
-        return given
-    if isinstance(given, str):
-        return Policy.preset(given)  # type: ignore[arg-type]
-    return Policy.load(given)
+    return None if given is None else Policy.of(given)
 
 
 def _with_scene(policy: Policy | None, scene_images: int | None) -> Policy | None:

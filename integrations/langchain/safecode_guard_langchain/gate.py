@@ -12,6 +12,7 @@ from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from safecode_guard.judges.protocol import canonical_json
 from safecode_guard.pipeline.host import Host
 from safecode_guard_langchain import results
+from safecode_guard_langchain.answers import last_answer
 from safecode_guard_langchain.held import Hold
 from safecode_guard_langchain.rails import Rails, Ruling
 from safecode_guard_langchain.review import (
@@ -27,6 +28,7 @@ from safecode_guard_langchain.state import (
     VERDICTS,
     entries_of,
     messages_in,
+    note,
     remembers,
     sealed,
 )
@@ -76,8 +78,7 @@ class Site:
     @property
     def alone(self) -> bool:
         """Whether the answer makes this one call."""
-        messages = messages_in(self.state)
-        answer = next((m for m in reversed(messages) if isinstance(m, AIMessage)), None)
+        answer = last_answer(messages_in(self.state))
         return answer is None or len(answer.tool_calls) < 2
 
     def entered(self) -> AbstractContextManager[None]:
@@ -86,8 +87,7 @@ class Site:
 
     def note(self, name: str, values: Mapping[str, Any]) -> None:
         """Remember something under a key of the state."""
-        if values:
-            self.updates.setdefault(name, {}).update(values)
+        note(self.updates, name, values)
 
     def known(self, key: str) -> Any:
         """Return what is known about a subject, the newest first."""
@@ -127,6 +127,11 @@ class Gate:
     def key(self, stage: str, subject: str) -> str:
         """Return the key of what is known about a subject."""
         return f"{self.prefix}{stage}:{subject}"
+
+    def turn_key(self, messages: Sequence[BaseMessage]) -> str:
+        """Return the key of the user's turn: by its last message's id, where it has one."""
+        last = next((m.id for m in reversed(messages) if m.type == "human"), None)
+        return self.key("input", last or "turn")
 
     def call_key(self, call: Call, stage: str = "tool_call") -> str:
         """Return the key of a call, by its id; a call without one is known by what it says."""
@@ -217,8 +222,7 @@ class Gate:
         """Return what came back from further in, after looking at pictures that nobody judged."""
         if not self.results or self.rails.of_tool(call["name"]) is None:
             return output
-        marks = self.as_passed(frozenset())
-        noted = site.updates.get(PASSED, marks)
+        noted = site.updates.get(PASSED, {})
         passed = site.passed | {key[len(self.prefix) :] for key in noted}
         unknown = [m for m in results.messages_of(output) if self.rails.sight.media(m) - passed]
         return await self._let_out(output, unknown, call, site, host) if unknown else output

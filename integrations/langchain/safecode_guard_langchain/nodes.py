@@ -13,6 +13,7 @@ from langgraph.types import Command
 
 from safecode_guard.errors import PolicyError
 from safecode_guard.pipeline.host import EventLoop, Host, ThisThread, run
+from safecode_guard.runnables.arguments import require_names
 from safecode_guard.taxonomy import ACTIONS, STAGES, Action, Stage
 from safecode_guard.verdict import Verdict
 from safecode_guard_langchain import results
@@ -30,6 +31,7 @@ from safecode_guard_langchain.state import (
     entries_of,
     judged_messages_in,
     messages_in,
+    note,
     resealed,
     sealed,
     unsealed,
@@ -66,7 +68,7 @@ def guard_node(
         >>> graph.add_node("guard", guard_node(judge))                   # doctest: +SKIP
         >>> graph.add_conditional_edges("guard", verdict_edge(nodes))    # doctest: +SKIP
     """
-    _check_stage(stage)
+    require_names("stage", (stage,), STAGES)
     rails = make_rails(
         judge,
         policy,
@@ -98,7 +100,7 @@ def review_node(*, stage: Stage = "input") -> Runnable[Any, Any]:
     Example:
         >>> graph.add_node("ask", review_node(stage="input"))            # doctest: +SKIP
     """
-    _check_stage(stage)
+    require_names("stage", (stage,), STAGES)
 
     def ask(state: Any) -> Updates | None:
         if stage in ("tool_result", "output"):
@@ -121,11 +123,7 @@ def goto_by_action(verdict: Verdict, nodes: Mapping[Action, str]) -> Command[Any
         >>> def gate(state) -> Command:                                  # doctest: +SKIP
         ...     return goto_by_action(check.check(state["messages"]), nodes)
     """
-    unknown = [action for action in nodes if action not in ACTIONS]
-    if unknown:
-        raise PolicyError(
-            f"Unknown action {', '.join(map(repr, unknown))}.", hint=f"Use {', '.join(ACTIONS)}."
-        )
+    require_names("action", nodes, ACTIONS)
     action = verdict.standing
     if action not in nodes:
         raise PolicyError(f"No node for {action}.", hint="Name one for every action.")
@@ -163,8 +161,7 @@ class _Node:
 
     async def _input(self, messages: list[BaseMessage], host: Host) -> Updates:
         ruling = await self.gate.rails.turn(messages, messages, host)
-        last = next((m.id for m in reversed(messages) if m.type == "human"), None)
-        updates = self._entries({self.gate.key("input", last or "turn"): ruling})
+        updates = self._entries({self.gate.turn_key(messages): ruling})
         if ruling.passes:
             marks = self.gate.rails.sight.in_all(messages)
             updates[PASSED] = self.gate.as_passed(marks)
@@ -237,10 +234,5 @@ def _reviewed(state: Any, stage: Stage) -> Updates | None:
         if verdict.standing == "review":
             decision = ask_about_verdict(verdict, reason_of(verdict))
             entry = resealed(entries[key], decision.recorded_on(verdict))
-            updates.setdefault(VERDICTS, {})[key] = entry
+            note(updates, VERDICTS, {key: entry})
     return updates or None
-
-
-def _check_stage(stage: str) -> None:
-    if stage not in STAGES:
-        raise PolicyError(f"Unknown stage {stage!r}.", hint=f"Use one of {list(STAGES)}.")

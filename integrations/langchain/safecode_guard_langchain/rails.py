@@ -377,14 +377,9 @@ def _concluded(
     verdicts: list[Verdict] = []
     for group in groups:
         pairs = [(subject, finding) for subject in group if (finding := found[id(subject)])]
-        subject, finding = max(pairs, key=lambda pair: _gravity(pair[1]))
+        subject, finding = max(pairs, key=lambda pair: pair[1].gravity)
         verdicts.append(examiner.conclude(subject, finding))
     return verdicts
-
-
-def _gravity(finding: Finding) -> tuple[float, ...]:
-    p = None if finding.judgement is None else finding.judgement.p_unsafe
-    return (*finding.decision.gravity, 1.0 if p is None else p)
 
 
 def _unreadable(examiner: Examiner, about: About, error: GuardError) -> Verdict:

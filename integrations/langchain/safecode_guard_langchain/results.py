@@ -141,7 +141,7 @@ _READ_ALL: Final = ImagePolicy(max_images=10_000)
 
 
 def _mapped_mapping(output: Mapping[Any, Any], change: Change, depth: int) -> Any:
-    if message := _written_out(output):
+    if message := written_out(output):
         changed = change(message)
         return output if changed is message else changed
     changed_items = {key: mapped(value, change, depth=depth) for key, value in output.items()}
@@ -149,7 +149,7 @@ def _mapped_mapping(output: Mapping[Any, Any], change: Change, depth: int) -> An
     return output if same else changed_items
 
 
-def _written_out(value: Mapping[Any, Any]) -> BaseMessage | None:
+def written_out(value: Mapping[Any, Any]) -> BaseMessage | None:
     """Return the message that a mapping writes out, such as ``{"role": ..., "content": ...}``."""
     if "content" not in value or not ("role" in value or "type" in value):
         return None

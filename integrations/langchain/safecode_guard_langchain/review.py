@@ -66,9 +66,7 @@ def ask_about_call(call: Mapping[str, Any], verdict: Verdict, reason: str) -> De
     """
     question = {
         "type": "tool_approval",
-        "tool_call_id": call.get("id"),
-        "name": call["name"],
-        "args": plain_args(call.get("args") or {}),
+        **_named(call),
         "description": f"Held before it runs: {reason}",
         "safecode": verdict.to_json(),
     }
@@ -83,9 +81,7 @@ def ask_about_result(call: Mapping[str, Any], verdict: Verdict, reason: str) -> 
     """
     question = {
         "type": "tool_result_approval",
-        "tool_call_id": call.get("id"),
-        "name": call.get("name"),
-        "args": plain_args(call.get("args") or {}),
+        **_named(call),
         "description": f"The tool has run; what it returned is held: {reason}",
         "safecode": verdict.to_json(),
     }
@@ -104,6 +100,12 @@ def ask_about_verdict(verdict: Verdict, reason: str) -> Decision:
         "safecode": verdict.to_json(),
     }
     return _ask(question, ("approve", "reject"))
+
+
+def _named(call: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a call as a question names it."""
+    args = plain_args(call.get("args") or {})
+    return {"tool_call_id": call.get("id"), "name": call.get("name"), "args": args}
 
 
 def plain_args(args: Any) -> Any:

@@ -20,6 +20,7 @@ from safecode_guard.errors import PolicyError
 from safecode_guard.judges.protocol import canonical_json
 from safecode_guard.taxonomy import Stage
 from safecode_guard.verdict import STATE_KEY, Verdict
+from safecode_guard_langchain.results import written_out
 
 VERDICTS: Final = STATE_KEY
 PASSED: Final = "safecode_passed"
@@ -129,6 +130,12 @@ def entries_of(state: Any, name: str = VERDICTS) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
+def note(updates: dict[str, Any], name: str, values: Mapping[str, Any]) -> None:
+    """Add values to what is to be written to the state under one of the guard's keys."""
+    if values:
+        updates.setdefault(name, {}).update(values)
+
+
 def remembers(state: Any) -> bool:
     """Return whether a state has a place for verdicts."""
     return VERDICTS in state if isinstance(state, Mapping) else hasattr(state, VERDICTS)
@@ -138,7 +145,7 @@ def messages_in(state: Any) -> list[BaseMessage]:
     """Return the messages of a state: a list of them, a mapping, or an object that has some."""
     given = _given_in(state)
     found: Iterable[Any] = given if isinstance(given, list | tuple) else ()
-    return [message for each in found for message in _messages_of(each)]
+    return [message for each in found if (message := _message_of(each))]
 
 
 def judged_messages_in(state: Any) -> list[BaseMessage]:
@@ -148,14 +155,14 @@ def judged_messages_in(state: Any) -> list[BaseMessage]:
         PolicyError: If it has no messages, something in them is no message, or it has no place
             for verdicts: it would pass whatever the judge says.
     """
-    given = _given_in(state)
-    readable = isinstance(given, list | tuple) and all(_messages_of(each) for each in given)
-    if not (remembers(state) and readable):
+    given, messages = _given_in(state), messages_in(state)
+    is_read = isinstance(given, list | tuple) and len(messages) == len(given)
+    if not (remembers(state) and is_read):
         raise PolicyError(
             "The state has no messages that can be judged, or no place for verdicts.",
             hint="Let it have both: class State(MessagesState, VerdictState).",
         )
-    return messages_in(state)
+    return messages
 
 
 def _given_in(state: Any) -> Any:
@@ -164,17 +171,18 @@ def _given_in(state: Any) -> Any:
     return state if isinstance(state, list | tuple) else getattr(state, "messages", None)
 
 
-def _messages_of(given: Any) -> list[BaseMessage]:
-    """Return a message in any form that LangChain takes it, or nothing."""
+def _message_of(given: Any) -> BaseMessage | None:
+    """Return a message in any form that LangChain takes it; None: it is none."""
     if isinstance(given, BaseMessage):
-        return [given]
-    in_short = isinstance(given, str | tuple) or (isinstance(given, Mapping) and "role" in given)
-    if not in_short:
-        return []
+        return given
+    if isinstance(given, Mapping):
+        return written_out(given)
+    if not isinstance(given, str | tuple):
+        return None
     try:
-        return convert_to_messages([given])
+        return convert_to_messages([given])[0]
     except (ValueError, TypeError, NotImplementedError):
-        return []
+        return None
 
 
 def _read(entry: Any) -> Verdict | None:
