@@ -7,6 +7,7 @@ import gc
 import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,13 @@ def steady(turn: Callable[[int], Any], count: int) -> None:
     assert descriptors() <= files
 
 
+def fill(workers: ThreadPoolExecutor) -> None:
+    """Start all threads of a pool, which begins one whenever no other happens to be idle."""
+    count = workers._max_workers
+    together = threading.Barrier(count)
+    list(workers.map(lambda _: together.wait(), range(count)))
+
+
 def scripted(**policy: Any) -> SafeCoDeGuard:
     model = ChatTransformers.from_engine(ScriptedVLM("Yes."), temperature=0)
     small = {"images": {"cache_bytes": 1_000_000}, "judge": {"kind": "chat", "cache_size": 64}}
@@ -70,6 +78,7 @@ def test_streams_on_an_event_loop() -> None:
             if i % 3 == 0 and chunk.text:
                 break
 
+    fill(guard._workers)
     with asyncio.Runner() as runner:
 
         def turn(i: int) -> None:

@@ -116,8 +116,6 @@ def test_a_chat_model_that_does_not_judge(reply: str, form: str, disk: Disk) -> 
     judge = FakeListChatModel(responses=[reply])
     agent, model = agent_with("input", judge, disk, "strict")
     state = run_in(form, agent, {"messages": [user("Go.", "navy")]})
-    if reply.startswith('{"label": "safe"'):
-        return  # a label that can be read
     check("input", state, model, disk)
 
 

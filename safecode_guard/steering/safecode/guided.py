@@ -14,18 +14,10 @@ from safecode_guard.steering.safecode.trie import RefusalTrie, flat, spread
 from safecode_guard.turns.turn import Turn
 
 
-@dataclass(frozen=True)
-class GuidedSteps:
-    """Contrast, normalise, modulate, mask; here without any token to push.
-
-    What differs between the recipes is the set R of refusal tokens.
-    """
+class AsRecorded:
+    """How long guidance and the answer last: as the record says."""
 
     record: SafeCoDeRecord
-    size: int
-    """Width of the vocabulary."""
-    second: Turn | None = field(default=None, kw_only=True)
-    """The turn with second views of its pictures; None: there is nothing to contrast."""
 
     @property
     def steps(self) -> int:
@@ -40,6 +32,20 @@ class GuidedSteps:
     def done(self, so_far: Sequence[int]) -> bool:
         """Return whether T tokens have been guided."""
         return len(so_far) >= self.steps
+
+
+@dataclass(frozen=True)
+class GuidedSteps(AsRecorded):
+    """Contrast, normalise, modulate, mask; here without any token to push.
+
+    What differs between the recipes is the set R of refusal tokens.
+    """
+
+    record: SafeCoDeRecord
+    size: int
+    """Width of the vocabulary."""
+    second: Turn | None = field(default=None, kw_only=True)
+    """The turn with second views of its pictures; None: there is nothing to contrast."""
 
     def shares(self, so_far: Sequence[int]) -> Mapping[int, float]:
         """Return R after a text: each token with its share of the push."""

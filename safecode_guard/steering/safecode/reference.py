@@ -21,7 +21,7 @@ from safecode_guard.models.families import Family
 from safecode_guard.models.protocol import Step, Vocabulary
 from safecode_guard.steering.protocol import Direction
 from safecode_guard.steering.safecode.contrast import steer
-from safecode_guard.steering.safecode.guided import PaperSteering
+from safecode_guard.steering.safecode.guided import AsRecorded, PaperSteering
 from safecode_guard.steering.safecode.parameters import SteeringParameters
 from safecode_guard.steering.safecode.record import Quirk, SafeCoDeRecord
 from safecode_guard.steering.safecode.trie import RefusalTrie
@@ -132,7 +132,7 @@ def phrases_to_force(trie: RefusalTrie, *, only_apologies: bool) -> tuple[tuple[
 
 
 @dataclass(eq=False)
-class ForcedRefusal:
+class ForcedRefusal(AsRecorded):
     """Unsafe: one contrastive step chooses a refusal phrase, whose tokens are then forced.
 
     An object steers one answer. It keeps the phrase that it chose at step 0, since the text so
@@ -144,20 +144,6 @@ class ForcedRefusal:
     second: Turn | None = field(default=None, kw_only=True)
     """The turn with second views of its pictures; only the first step needs them."""
     _chosen: Sequence[int] = field(default=(), init=False)
-
-    @property
-    def steps(self) -> int:
-        """Most tokens that are forced, T."""
-        return self.record.steps
-
-    @property
-    def max_tokens(self) -> int | None:
-        """The recipe's cap on the answer's length."""
-        return self.record.max_tokens
-
-    def done(self, so_far: Sequence[int]) -> bool:
-        """Return whether T tokens have been forced."""
-        return len(so_far) >= self.steps
 
     def adjust(self, step: Step) -> Tensor:
         """Return one-hot logits for the phrase's next token; the clean ones after its end."""
