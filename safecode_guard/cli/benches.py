@@ -26,6 +26,12 @@ def paired(ctx: typer.Context) -> None:
     _run("paired.run", ctx.args)
 
 
+@bench_app.command("calls", context_settings=_PASS_ON, add_help_option=False)
+def calls(ctx: typer.Context) -> None:
+    """Measure the call rail: tool calls in the scenes that they would run in."""
+    _run("calls.run", ctx.args)
+
+
 @bench_app.command("sweep", context_settings=_PASS_ON, add_help_option=False)
 def sweep(ctx: typer.Context) -> None:
     """Choose a model's steering values, on pairs kept for that."""

@@ -37,13 +37,31 @@ class Ask:
     @classmethod
     def about(cls, scene: Scene, prompt: str, *, tools: Sequence[str] = ()) -> "Ask":
         """Asks something about one scene."""
-        content = [{"type": "image"}, {"type": "text", "text": prompt}]
-        return cls([{"role": "user", "content": content}], (scene.image,), tuple(tools))
+        return cls.shown([scene.image], prompt).with_tools(tools)
+
+    @classmethod
+    def shown(cls, pictures: Sequence[Image.Image], prompt: str) -> "Ask":
+        """Asks something about some pictures."""
+        content: list[dict[str, str]] = [{"type": "image"} for _ in pictures]
+        content.append({"type": "text", "text": prompt})
+        return cls([{"role": "user", "content": content}], tuple(pictures))
 
     def then(self, reply: str, prompt: str, *, role: str = "user") -> "Ask":
         """Goes on after a reply, with the next prompt or a tool's result."""
         more = [{"role": "assistant", "content": reply}, {"role": role, "content": prompt}]
         return Ask([*self.messages, *more], self.pictures, self.tools)
+
+    def then_shown(self, reply: str, scene: Scene) -> "Ask":
+        """Goes on after a tool call that returns a picture."""
+        more: list[dict[str, Any]] = [
+            {"role": "assistant", "content": reply},
+            {"role": "tool", "content": [{"type": "image"}]},
+        ]
+        return Ask([*self.messages, *more], (*self.pictures, scene.image), self.tools)
+
+    def with_tools(self, tools: Sequence[str]) -> "Ask":
+        """Offers tools."""
+        return Ask(self.messages, self.pictures, tuple(tools))
 
 
 def answer(

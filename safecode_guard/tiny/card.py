@@ -11,6 +11,7 @@ import transformers
 from safecode_guard.tiny.corpus import ANNOTATOR_SLOPE, PICTURE_WEIGHT
 from safecode_guard.tiny.evaluate import LOOKS, Exam, Figures
 from safecode_guard.tiny.files import staged
+from safecode_guard.tiny.judging import JudgeExam
 from safecode_guard.tiny.load import WEIGHTS
 from safecode_guard.tiny.prompts import CAPTION_PROMPT, HELD_OUT_INJECTIONS, JUDGE_PROMPT
 from safecode_guard.tiny.scenery import FAMILIES, SCARY_PHRASES
@@ -111,9 +112,9 @@ def write_card(training: "Training", command: str, folder: Path) -> Figures:
 def measure(exam: Exam, *, chat: bool) -> Figures:
     """Collects the figures that fit the model: a judge is not asked to talk."""
     if not chat:
-        return exam.looking(LOOKS[:1]) | exam.judging()
+        return exam.looking(LOOKS[:1]) | JudgeExam(exam).figures()
     talk = exam.requests() | exam.acting() | exam.talking()
-    return exam.looking() | talk | exam.judging()
+    return exam.looking() | talk | JudgeExam(exam).figures()
 
 
 def _settings(folder: Path, name: str) -> str:

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
-from safecode_guard.tiny import orders, prompts, replies, talk
+from safecode_guard.tiny import calls, changes, orders, prompts, replies, talk
 from safecode_guard.tiny.scenery import FAMILIES, Split
-from safecode_guard.tiny.world import WEATHER, Query, Scene, draw, queries
+from safecode_guard.tiny.world import WEATHER, Query, Scene, draw, queries, scene_seed
 
 Task = Literal["chat", "judge"]
-Kind = Literal["caption", "question", "judge", "request", "order", "talk"]
+Kind = Literal["caption", "question", "judge", "request", "order", "robot", "talk"]
 
 # How a biased annotator decides: words count with their bias, the picture with one unit either way.
 ANNOTATOR_SLOPE: Final = 1.3
@@ -37,6 +37,7 @@ class Turn:
         weight: What the reply's first token counts in the loss; 0 leaves the reply out of it.
         role: Who the prompt comes from.
         tools: The names of the tools that the model may call.
+        pictures: Pictures of the turn's own, which stand before its text.
     """
 
     prompt: str
@@ -44,26 +45,44 @@ class Turn:
     weight: int = 1
     role: Literal["user", "tool"] = "user"
     tools: tuple[str, ...] = ()
+    pictures: tuple[Scene, ...] = ()
 
 
 @dataclass(frozen=True)
 class Block:
-    """One conversation, which begins with the row's picture or has none."""
+    """One conversation, which begins with the row's picture, or has its own pictures or none."""
 
     kind: Kind
     turns: tuple[Turn, ...]
     sees_picture: bool = True
 
     def messages(self) -> list[dict[str, Any]]:
-        """Writes the block as chat messages; an image part stands for the picture."""
+        """Writes the block as chat messages; an image part stands for each picture."""
         messages: list[dict[str, Any]] = []
         for turn in self.turns:
-            parts: list[dict[str, str]] = [{"type": "text", "text": turn.prompt}]
-            if self.sees_picture and not messages:
-                parts.insert(0, {"type": "image"})
+            shown = len(turn.pictures) + (self.sees_picture and not messages)
+            parts = [{"type": "image"}] * shown + [{"type": "text", "text": turn.prompt}]
             messages.append({"role": turn.role, "content": parts})
             messages.append({"role": "assistant", "content": turn.reply})
         return messages
+
+    @property
+    def pictures(self) -> tuple[Scene, ...]:
+        """The block's own pictures, in the order in which they stand."""
+        return tuple(scene for turn in self.turns for scene in turn.pictures)
+
+
+@dataclass(frozen=True)
+class System:
+    """A system prompt.
+
+    Attributes:
+        text: Its words; empty for none.
+        unsafe: Whether the task that it sets is dangerous in the scene; None if it sets none.
+    """
+
+    text: str = ""
+    unsafe: bool | None = None
 
 
 class Corpus:
@@ -74,9 +93,18 @@ class Corpus:
         self.task = task
         self.split: Split = split
 
-    def blocks(self, scene: Scene) -> list[Block]:
+    def system(self, scene: Scene) -> System:
+        """Makes a row's system prompt: mostly none, sometimes one that sets a task."""
+        dice = self.rng.random()
+        if dice < 0.06:
+            query = self._query(scene)
+            text = self.rng.choice(prompts.TASKS[self.split]).format(query.phrase)
+            return System(text, query.unsafe_in(scene))
+        return System(self.rng.choice(prompts.SYSTEM_PROMPTS)) if dice < 0.14 else System()
+
+    def blocks(self, scene: Scene, system: System | None = None) -> list[Block]:
         """Makes the shuffled blocks of one row."""
-        made = [*self._looks(scene), *self._judgements(scene)]
+        made = [*self._looks(scene), *self._judgements(scene, system or System())]
         if self.task == "chat":
             made += [*self._requests(scene), *self._orders(scene), *self._talk()]
         self.rng.shuffle(made)
@@ -104,30 +132,70 @@ class Corpus:
 
     # Judging ---------------------------------------------------------------------------------
 
-    def _judgements(self, scene: Scene) -> Iterator[Block]:
-        for _ in range(2 if self.task == "chat" else 3):
-            query = self._query(scene)
-            if self._chance(ANSWERED_SHARE):
-                turn = self._judge_answer(query, scene)
-            else:
-                turn = self._judge(query.text, query.unsafe_in(scene))
-            history = (self._earlier(scene),) if self._chance(0.15) else ()
+    def _judgements(self, scene: Scene, system: System) -> Iterator[Block]:
+        for _ in range(3 if self.task == "chat" else 4):
+            turn = self._judgement(scene, system)
+            history = (self._earlier(scene),) if self._chance(0.12) else ()
             yield Block("judge", (*history, turn))
-        if self._chance(0.15):
+        yield from self._judged_calls(scene, system)
+        if self._chance(0.12):
             query = self._query(scene)
             turn = self._judge(query.text, query.unsafe_in(None))
             yield Block("judge", (turn,), sees_picture=False)
-        if self._commands(scene) and self._chance(0.5):
-            yield Block("judge", (self._judge_order(scene),))
+        if self._chance(0.22):
+            yield Block("judge", (self._judge_several(scene),), sees_picture=False)
 
-    def _judge(self, request: str, unsafe: bool, *, about: str = "") -> Turn:
+    def _judgement(self, scene: Scene, system: System) -> Turn:
+        """Asks about a request, a harmless question, a dialogue, an answer or a tool's result."""
+        dice = self.rng.random()
+        if dice < 0.14:
+            question = self.rng.choice(prompts.PLAIN_QUESTIONS[self.split])
+            return self._judge(question, False, system)
+        if dice < 0.32:
+            return self._judge(*self._dialogue(scene, system), system)
+        query = self._query(scene)
+        if dice < 0.42:
+            return self._judge_answer(query, scene, system)
+        result = self.rng.choice((*orders.SUCCESSES, *orders.FAILURES)).replace("{}", "it")
+        about = f"\n{result}" if dice < 0.46 else ""
+        return self._judge(query.text, query.unsafe_in(scene), system, about=about)
+
+    def _judge(
+        self, request: str, unsafe: bool, system: System | None = None, *, about: str = ""
+    ) -> Turn:
         """Makes the judge's question; `about` is an answer or a call that follows the request."""
-        request = self._vary(request) + about
+        request = self._typed(self._vary(request)) + about
         if self._chance(INJECTED_SHARE):
             first, second = self.rng.sample((request, prompts.injection(self.rng)), 2)
             request = f"{first} {second}"
+        if system and system.text:
+            request = f"{system.text}\n\n{request}"
         prompt = prompts.JUDGE_PROMPT.format(query=request)
         return Turn(prompt, "unsafe" if unsafe else "safe", VERDICT_WEIGHT)
+
+    def _dialogue(self, scene: Scene, system: System) -> tuple[str, bool]:
+        """Makes an instruction that is spread over several messages, one a line."""
+        pick = self.rng.choice
+        query = self._query(scene)
+        plain, follow_up = pick(prompts.PLAIN_QUESTIONS[self.split]), self._follow_up()
+        unsafe = query.unsafe_in(scene)
+        if system.unsafe is not None and self._chance(0.6):
+            return follow_up, system.unsafe
+        lines, unsafe = pick(
+            (
+                ((query.text, follow_up), unsafe),
+                ((query.text, follow_up, self._follow_up()), unsafe),
+                ((query.text, pick(prompts.OFFERS), pick(prompts.CONFIRMATIONS)), unsafe),
+                ((plain, query.text), unsafe),
+                ((plain, follow_up, query.text), unsafe),
+                ((plain, follow_up), False),
+                ((plain, follow_up, self._follow_up()), False),
+            )
+        )
+        return "\n".join(lines), unsafe
+
+    def _follow_up(self) -> str:
+        return self.rng.choice(prompts.FOLLOW_UPS[self.split])
 
     def _earlier(self, scene: Scene) -> Turn:
         """Makes a turn that only stands in the history: it is not learnt from here."""
@@ -140,20 +208,41 @@ class Corpus:
             )
         return Turn(turn.prompt, turn.reply, weight=0)
 
-    def _judge_answer(self, query: Query, scene: Scene) -> Turn:
+    def _judge_answer(self, query: Query, scene: Scene, system: System) -> Turn:
         """Asks about a request with its finished answer: declining is always safe."""
         hazard = scene.hazard if query.unsafe_in(scene) else ""
         if self._chance(0.4) or not query.tip:
-            return self._judge(query.text, False, about="\n" + replies.refusal(self.rng, hazard))
+            refusal = "\n" + replies.refusal(self.rng, hazard)
+            return self._judge(query.text, False, system, about=refusal)
         answer = replies.advice(self.rng, query.phrase, query.tip)
-        return self._judge(query.text, query.unsafe_in(scene), about="\n" + answer)
+        return self._judge(query.text, query.unsafe_in(scene), system, about="\n" + answer)
 
-    def _judge_order(self, scene: Scene) -> Turn:
-        """Asks about an order, or about the tool call that would carry it out."""
-        command = self.rng.choice(self._commands(scene))
-        call = orders.action_text(command.tool, command.target_in(scene))
-        about = "" if self._chance(0.5) else f"\n{call}"
-        return self._judge(command.text, scene.unsafe, about=about)
+    def _judged_calls(self, scene: Scene, system: System) -> Iterator[Block]:
+        """Asks about tool calls, and about the order that leads to one."""
+        acts = scene.family in calls.acted_on(self.split)
+        for chance in (0.95, 0.55) if acts else (0.3,):
+            if not self._chance(chance):
+                continue
+            kind = self.rng.choices(calls.KINDS, (2, 3, 3, 3, 6))[0] if acts else "beside"
+            call = calls.call(self.rng, scene, kind, split=self.split)
+            turn = self._judge(call.request, call.unsafe, system, about=f"\n{call.text}")
+            yield Block("judge", (turn,))
+        if acts and self._chance(0.35):
+            order = self.rng.choice(self._commands(scene))
+            yield Block("judge", (self._judge(order.text, scene.unsafe, system),))
+
+    def _judge_several(self, scene: Scene) -> Turn:
+        """Asks about several pictures at once: one dangerous scene is enough."""
+        query = self._query(scene)
+        shown = [scene, *(self._another(scene) for _ in range(2 if self._chance(0.2) else 1))]
+        self.rng.shuffle(shown)
+        unsafe = any(query.unsafe_in(each) for each in shown)
+        return replace(self._judge(query.text, unsafe), pictures=tuple(shown))
+
+    def _another(self, scene: Scene) -> Scene:
+        """Draws a second scene: of any family, or the same one, safe or not."""
+        family = scene.family if self._chance(0.3) else None
+        return draw(scene_seed(self.rng, self.split), family)
 
     # Requests --------------------------------------------------------------------------------
 
@@ -162,13 +251,25 @@ class Corpus:
             yield Block("request", self._conversation(scene))
         if self._chance(0.15):
             yield Block("request", self._conversation(None), sees_picture=False)
+        if self._chance(0.06):
+            yield Block("request", (self._about_several(scene),), sees_picture=False)
+
+    def _about_several(self, scene: Scene) -> Turn:
+        """Makes a request about two pictures, answered by the more dangerous one."""
+        query = self._query(scene)
+        shown = [scene, self._another(scene)]
+        worst = next((each for each in shown if query.unsafe_in(each)), scene)
+        self.rng.shuffle(shown)
+        text, reply = self._typed(self._vary(query.text)), self._answer(query, worst)
+        return Turn(text, reply, DECISION_WEIGHT, pictures=tuple(shown))
 
     def _conversation(self, scene: Scene | None) -> tuple[Turn, ...]:
         """Makes a request, sometimes after another turn or with a short reaction to its answer."""
         query = self._query(scene or draw(self.rng.getrandbits(32)))
         reply = self._answer(query, scene)
         tools = self._toolbox() if self._chance(0.08) else ()
-        turn = Turn(self._vary(query.text), reply, DECISION_WEIGHT, tools=tools)
+        text = self._typed(self._vary(query.text))
+        turn = Turn(text, reply, DECISION_WEIGHT, tools=tools)
         if scene and self._chance(0.12):
             return (self._question(scene), turn)
         if scene and self._chance(0.1):
@@ -200,7 +301,7 @@ class Corpus:
         return self._reworded(self.rng.choice(_queries(self.split, source)))
 
     def _reworded(self, query: Query) -> Query:
-        """Sometimes joins two phrases of a family, or adds words that change nothing."""
+        """Sometimes joins two phrases of a family, adds words, or asks in another way."""
         dice = self.rng.random()
         if dice < 0.08:
             other = self.rng.choice(_queries(self.split, query.family))
@@ -212,6 +313,9 @@ class Corpus:
         if dice < 0.18:
             longer = f"{query.phrase} {self.rng.choice(prompts.FILLERS)}"
             return replace(query, text=query.text.replace(query.phrase, longer))
+        if dice < 0.48:
+            style = self.rng.choice(tuple(changes.ASKED))
+            return replace(query, text=changes.asked(style, query.phrase, self.rng))
         return query
 
     def _answer(self, query: Query, scene: Scene | None) -> str:
@@ -240,6 +344,27 @@ class Corpus:
                 tools=self._toolbox("stop"),
             )
             yield Block("order", (call, *self._outcome("stop", "")), self._chance(0.5))
+        if self._commands(scene) and self._chance(0.7):
+            yield Block("robot", self._look_and_act(scene), sees_picture=False)
+
+    def _look_and_act(self, scene: Scene) -> tuple[Turn, ...]:
+        """Makes the turns of a robot that takes a photo first, then acts or declines."""
+        command = self.rng.choice(self._commands(scene))
+        goal = self.rng.choice(calls.GOALS[scene.family][self.split])
+        text = command.text if self._chance(0.7) else goal
+        tools = self._toolbox(command.tool, "take_photo")
+        look = Turn(
+            self._vary(text), orders.call_text("take_photo", None), DECISION_WEIGHT, tools=tools
+        )
+        found = self.rng.choice(("", "", "ok", "Photo taken.", "Here is the photo."))
+        target = command.target_in(scene)
+        if self._refuses(command.bias, scene.unsafe):
+            reply = replies.refusal(self.rng, scene.hazard)
+        else:
+            reply = orders.call_text(command.tool, target)
+        act = Turn(found, reply, DECISION_WEIGHT, role="tool", pictures=(scene,))
+        done = self._outcome(command.tool, target) if not replies.is_refusal(reply) else ()
+        return (look, act, *done)
 
     def _order(self, scene: Scene) -> tuple[Turn, ...]:
         command = self.rng.choice(self._commands(scene))
@@ -265,10 +390,10 @@ class Corpus:
     def _commands(self, scene: Scene) -> tuple[orders.Command, ...]:
         return _commands(self.split, scene.family) if scene.family in FAMILIES else ()
 
-    def _toolbox(self, needed: str | None = None) -> tuple[str, ...]:
-        """Names a few tools in any order, among them the one needed."""
-        names = [name for name in orders.HOUSEHOLD_TOOLS if name == needed or self._chance(0.6)]
-        names += [name for name in orders.OTHER_TOOLS if self._chance(0.06)]
+    def _toolbox(self, *needed: str) -> tuple[str, ...]:
+        """Names a few tools in any order, among them those needed."""
+        names = [name for name in orders.HOUSEHOLD_TOOLS if name in needed or self._chance(0.6)]
+        names += [name for name in orders.OTHER_TOOLS if name in needed or self._chance(0.06)]
         self.rng.shuffle(names)
         return tuple(names)
 
@@ -308,6 +433,13 @@ class Corpus:
         if dice < 0.2:
             return text.rstrip(".?!")
         return text
+
+    def _typed(self, text: str) -> str:
+        """Sometimes writes a request in capitals or with slips of the finger."""
+        dice = self.rng.random()
+        if dice < 0.05:
+            return text.upper()
+        return changes.misspelt(text, self.rng) if dice < 0.15 else text
 
 
 @functools.cache

@@ -136,11 +136,6 @@ def call_text(tool: str, target: str | None) -> str:
     return f"<tool_call>{json.dumps({'name': tool, 'arguments': arguments})}</tool_call>"
 
 
-def action_text(tool: str, target: str) -> str:
-    """Writes a tool call the way a judge is asked about one: its name and its arguments."""
-    return f"{tool} {json.dumps({'target': target})}"
-
-
 def _split_of(family: str, phrase: str, form: int) -> Split:
     bucket = zlib.crc32(f"order|{family}|{phrase}|{form}".encode()) % 100
     if bucket < TEST_PERCENT:

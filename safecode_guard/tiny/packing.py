@@ -7,9 +7,11 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
-from safecode_guard.tiny import prompts
+from safecode_guard.tiny import changes
+from safecode_guard.tiny.calls import ROBOT_FAMILIES
 from safecode_guard.tiny.corpus import Block, Corpus, Kind
 from safecode_guard.tiny.tokens import (
     ASSISTANT,
@@ -24,10 +26,11 @@ from safecode_guard.tiny.tokens import (
 )
 from safecode_guard.tiny.world import Scene, draw, scene_seed
 
-ROW_LENGTH: Final = 280
+ROW_LENGTH: Final = 440
+CHANGED_SHARE: Final = 0.5
 NOISY_SHARE: Final = 0.2
-SYSTEM_SHARE: Final = 0.1
 EARLIER_PICTURE_SHARE: Final = 0.04
+ROBOT_SHARE: Final = 0.2
 # Segments: the prefix with the picture is 0, blocks count from 1, padding is -1.
 PREFIX: Final = 0
 PADDING: Final = -1
@@ -60,7 +63,7 @@ class Row:
 class Batch:
     """Rows as tensors: ids, positions and weights [B, T], mask [B, 1, T, T], pixels [N, 3, S, S].
 
-    The pictures stand in the order of their tokens; `scenes` is the last picture of each row.
+    The pictures stand in the order of their tokens.
     """
 
     ids: Tensor
@@ -68,8 +71,12 @@ class Batch:
     weights: Tensor
     mask: Tensor
     pixels: Tensor
-    scenes: list[Scene]
     rows: list[Row]
+
+    @property
+    def scenes(self) -> list[Scene]:
+        """The scenes of all pictures."""
+        return [scene for row in self.rows for scene in row.scenes]
 
 
 class Packer:
@@ -79,10 +86,16 @@ class Packer:
         self._tokenizer = tokenizer
         self._encoded: dict[str, list[int]] = {}
 
-    def row(self, scene: Scene, blocks: Iterable[Block], prefix: list[int] | None = None) -> Row:
-        """Packs the blocks that fit behind one picture."""
-        opening = [*(prefix or []), USER, *[IMAGE] * IMAGE_TOKENS]
-        row = Row([scene])
+    def row(
+        self,
+        scene: Scene,
+        blocks: Iterable[Block],
+        prefix: list[int] | None = None,
+        earlier: tuple[Scene, ...] = (),
+    ) -> Row:
+        """Packs the blocks that fit behind one picture; the prefix shows the earlier ones."""
+        opening = [*(prefix or []), USER, *_picture_tokens(1)]
+        row = Row([*earlier, scene])
         silent = [0] * len(opening)
         row.extend(opening, silent, segment=PREFIX, start=0, sees_picture=True)
         for block in blocks:
@@ -93,10 +106,11 @@ class Packer:
             start = len(opening) if block.sees_picture else 0
             row.extend(ids, weights, segment=segment, start=start, sees_picture=block.sees_picture)
             row.spans.append((block.kind, begin, len(row.ids)))
+            row.scenes += block.pictures
         return row
 
     def encode(self, block: Block) -> tuple[list[int], list[int]]:
-        """Encodes a block without its picture: ids, and the weights of the reply tokens."""
+        """Encodes a block without the row's picture: ids, and the weights of the reply tokens."""
         ids: list[int] = []
         weights: list[int] = []
         for number, turn in enumerate(block.turns):
@@ -104,7 +118,8 @@ class Packer:
             if number == 0 and block.sees_picture:
                 opener = []  # The role token stands before the picture, in the prefix.
             tools = [TOOLS, *self._ids(", ".join(turn.tools))] if turn.tools else []
-            prompt = [*opener, *self._ids(turn.prompt), *tools, END, ASSISTANT]
+            shown = _picture_tokens(len(turn.pictures))
+            prompt = [*opener, *shown, *self._ids(turn.prompt), *tools, END, ASSISTANT]
             reply = [*self._ids(turn.reply), END]
             ids += prompt + reply
             rest = min(turn.weight, 1)
@@ -118,18 +133,16 @@ class Packer:
         return collate(made, pictures(scenes, rng if corpus.split == "train" else None))
 
     def _sampled_row(self, rng: random.Random, corpus: Corpus) -> Row:
-        scene = draw(scene_seed(rng, corpus.split))
-        prefix: list[int] = []
-        earlier: list[Scene] = []
-        if rng.random() < SYSTEM_SHARE:
-            prefix += [SYSTEM, *self._ids(rng.choice(prompts.SYSTEM_PROMPTS)), END]
+        family = rng.choice(ROBOT_FAMILIES) if rng.random() < ROBOT_SHARE else None
+        scene = draw(scene_seed(rng, corpus.split), family)
+        system = corpus.system(scene)
+        prefix = [SYSTEM, *self._ids(system.text), END] if system.text else []
+        earlier: tuple[Scene, ...] = ()
         if rng.random() < EARLIER_PICTURE_SHARE:
-            earlier = [draw(scene_seed(rng, corpus.split))]
+            earlier = (draw(scene_seed(rng, corpus.split)),)
             turn = self.encode(corpus.look(earlier[0]))[0]
-            prefix += [USER, *[IMAGE] * IMAGE_TOKENS, *turn]
-        row = self.row(scene, corpus.blocks(scene), prefix)
-        row.scenes = [*earlier, scene]
-        return row
+            prefix += [USER, *_picture_tokens(1), *turn]
+        return self.row(scene, corpus.blocks(scene, system), prefix, earlier)
 
     def _ids(self, text: str) -> list[int]:
         if text not in self._encoded:
@@ -156,17 +169,24 @@ def collate(rows: list[Row], pixels: Tensor) -> Batch:
         weights=padded((row.weights for row in rows), 0),
         mask=(causal & (same | picture))[:, None],
         pixels=pixels,
-        scenes=[row.scenes[-1] for row in rows],
         rows=rows,
     )
 
 
+def _picture_tokens(count: int) -> list[int]:
+    return [IMAGE] * (IMAGE_TOKENS * count)
+
+
 def pictures(scenes: list[Scene], rng: random.Random | None) -> Tensor:
-    """Turns scenes into pixels in [-1, 1]; a generator adds changes of light and noise."""
+    """Turns scenes into pixels in [-1, 1]; a generator adds ordinary changes, light and noise."""
     noise = np.random.default_rng(rng.getrandbits(64)) if rng else None
     pixels = []
     for scene in scenes:
-        values = np.asarray(scene.image, np.float32) / 255
+        image = scene.image
+        if rng and rng.random() < CHANGED_SHARE:
+            change = rng.choice(tuple(changes.PICTURES.values()))
+            image = change(image, rng).resize(scene.image.size, Image.Resampling.BICUBIC)
+        values = np.asarray(image, np.float32) / 255
         if rng and noise:
             values = values * rng.uniform(0.88, 1.1) + rng.uniform(-0.04, 0.04)
             if rng.random() < NOISY_SHARE:

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from safecode_guard.tiny.scenes.pen import SIZE
 
-VOCABULARY: Final = 1300
+VOCABULARY: Final = 1536
 PATCH: Final = 16
 IMAGE_TOKENS: Final = (SIZE // PATCH) ** 2
 MAX_LENGTH: Final = 512

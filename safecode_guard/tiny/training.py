@@ -59,8 +59,8 @@ class Recipe:
 
 
 RECIPES: Final = {
-    "chat": Recipe("chat", "chat", 128, 3, 4, warm_up=160, steps=800, fall=2.2),
-    "judge": Recipe("light", "judge", 64, 2, 2, warm_up=160, steps=1600),
+    "chat": Recipe("chat", "chat", 128, 4, 4, warm_up=240, steps=1200, fall=2.2),
+    "judge": Recipe("light", "judge", 64, 3, 3, warm_up=240, steps=2200),
     "nano": Recipe("nano", "judge", 32, 2, 2, warm_up=120, steps=520),
 }
 
@@ -165,8 +165,7 @@ class Training:
         corpus = Corpus(rng, task=self.recipe.task)
         batch = self.packer.sample(rng, corpus, self.recipe.rows)
         features = network.see(self.network, batch.pixels)
-        scenes = [scene for row in batch.rows for scene in row.scenes]
-        attributes = self.heads.loss(features, scenes)
+        attributes = self.heads.loss(features, batch.scenes)
         return network.answer_loss(self.network, batch, features) + ATTRIBUTE_SHARE * attributes
 
     def _descend(self, loss: Tensor, rate: float) -> None:

@@ -6,16 +6,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any, Final
 
-from rich.console import Console
-from rich.table import Table
-
 import safecode_guard
 from safecode_guard.bench.paired.failures import Failure
 from safecode_guard.bench.paired.panel import SCRIPTED
+from safecode_guard.bench.tables import (
+    DASH,
+    Cells,
+    between,
+    markdown_table,
+    number,
+    show_table,
+    spread,
+)
 
 Record = Mapping[str, Any]
-Cells = list[str]
-DASH: Final = "-"
 
 ROW_COLUMNS: Final = (
     "strategy",
@@ -65,14 +69,6 @@ def show(record: Record) -> None:
         show_table(*table)
 
 
-def show_table(title: str, columns: Sequence[str], rows: Iterable[Cells]) -> None:
-    """Print one table on stdout."""
-    table = Table(*columns, title=title, title_justify="left")
-    for cells in rows:
-        table.add_row(*cells)
-    Console().print(table)
-
-
 def markdown(record: Record) -> str:
     """Return a result as Markdown tables."""
     parts = [markdown_table(*table) for table in _tables(record)]
@@ -81,12 +77,6 @@ def markdown(record: Record) -> str:
         for name, each in record["weights"].items()
     )
     return "\n\n".join([*parts, f"Weights: {weights}."]) + "\n"
-
-
-def markdown_table(title: str, columns: Sequence[str], rows: Iterable[Cells]) -> str:
-    """Return one table as Markdown."""
-    head = [f"**{title}**", "", _line(columns), _line("---" for _ in columns)]
-    return "\n".join([*head, *map(_line, rows)])
 
 
 def page(record: Record, failures: Sequence[Failure]) -> str:
@@ -131,14 +121,14 @@ def _row_cells(row: Record) -> Cells:
     return [
         row["strategy"],
         row["judge"],
-        _number(row["safe_helped"]),
-        _number(row["unsafe_refused"]),
+        number(row["safe_helped"]),
+        number(row["unsafe_refused"]),
         _spread(row, "average"),
         _spread(row, "scary_refused"),
-        _number(row["well_formed"]),
-        _number(row["utility"]),
-        _number(row["seconds_per_turn"], 3),
-        _number(row["times_plain"], 2),
+        number(row["well_formed"]),
+        number(row["utility"]),
+        number(row["seconds_per_turn"], 3),
+        number(row["times_plain"], 2),
     ]
 
 
@@ -146,8 +136,8 @@ def _judge_cells(judge: Record) -> Cells:
     names = ("pairs_safe_right", "pairs_unsafe_right", "pairs_average", "scary_right", "undecided")
     return [
         judge["judge"],
-        *(_number(judge[name]) for name in (*names, "plain_questions_called_unsafe")),
-        _number(judge["seconds_per_verdict"], 3),
+        *(number(judge[name]) for name in (*names, "plain_questions_called_unsafe")),
+        number(judge["seconds_per_verdict"], 3),
     ]
 
 
@@ -155,17 +145,17 @@ def _difference_cells(found: Record) -> Cells:
     return [
         f"{found['of']} - {found['minus']}",
         f"{found['points']:+.1f}",
-        _range(found["ci95"]),
-        _range(found["ci95_over_phrases"]),
+        between(found["ci95"]),
+        between(found["ci95_over_phrases"]),
         DASH if found["utility_points"] is None else f"{found['utility_points']:+.1f}",
-        _range(found["utility_ci95"]),
+        between(found["utility_ci95"]),
     ]
 
 
 def _novelty_cells(row: Record) -> Cells:
     both = (row["phrases"]["seen"], row["phrases"]["unseen"])
     measures = ("average", "scary_refused", "well_formed")
-    figures = (_number(each[name]) for name in measures for each in both)
+    figures = (number(each[name]) for name in measures for each in both)
     return [row["strategy"], row["judge"], *figures]
 
 
@@ -182,18 +172,4 @@ def _families(record: Record) -> list[tuple[str, list[tuple[str, float]]]]:
 
 
 def _spread(row: Record, name: str) -> str:
-    if row[name] is None:
-        return DASH
-    return f"{row[name]:.1f} ({_range(row[f'{name}_ci95'])})"
-
-
-def _range(bounds: Sequence[float] | None) -> str:
-    return DASH if bounds is None else f"{bounds[0]:.1f} to {bounds[1]:.1f}"
-
-
-def _number(value: float | None, digits: int = 1) -> str:
-    return DASH if value is None else f"{value:.{digits}f}"
-
-
-def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+    return spread(row[name], row[f"{name}_ci95"])

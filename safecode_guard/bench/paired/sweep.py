@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from safecode_guard.bench.ledger import Ledger
-from safecode_guard.bench.paired import report
 from safecode_guard.bench.paired.asking import MAX_TOKENS, Asker, Judgements, Plan
 from safecode_guard.bench.paired.items import Exam, file_exam, tiny_exam
 from safecode_guard.bench.paired.panel import NAMES, panel, weights_sha256
 from safecode_guard.bench.paired.rows import ROWS, Row
 from safecode_guard.bench.paired.scores import mean, score
 from safecode_guard.bench.progress import counting
+from safecode_guard.bench.tables import markdown_table, show_table
 from safecode_guard.engines.transformers.model import TransformersModel
 from safecode_guard.models.families import RECORD_FILE, RECORD_SCHEMA
 from safecode_guard.policy import DecodingPolicy
@@ -223,10 +223,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json:
         sys.stdout.write(json.dumps(found.to_json(), ensure_ascii=False) + "\n")
     else:
-        report.show_table(*_table(found))
+        show_table(*_table(found))
         sys.stdout.write(f'"steering": {json.dumps(dict(found.record), indent=2)}\n')
     if options.markdown:
-        options.markdown.write_text(report.markdown_table(*_table(found)) + "\n", encoding="utf-8")
+        options.markdown.write_text(markdown_table(*_table(found)) + "\n", encoding="utf-8")
     return 0
 
 

@@ -28,16 +28,19 @@ def test_verdicts_follow_the_truth_also_in_follow_ups() -> None:
         for topic in (*FAMILIES, "scary", "harmful")
         for query in world.queries("train", topic)
     }
-    checked = {"safe": 0, "unsafe": 0, "follow-up": 0, "without a picture": 0}
-    for scene, block in _blocks(400, "judge"):
+    checked = {"safe": 0, "unsafe": 0, "follow-up": 0}
+    checked |= {"without a picture": 0, "several pictures": 0}
+    for scene, block in _blocks(700, "judge"):
         match = REQUEST.fullmatch(block.turns[-1].prompt)
         if match is None or match[1] not in known:
             continue
-        unsafe = known[match[1]].unsafe_in(scene if block.sees_picture else None)
+        shown = (scene,) if block.sees_picture else block.pictures or (None,)
+        unsafe = any(known[match[1]].unsafe_in(each) for each in shown)
         assert block.turns[-1].reply == ("unsafe" if unsafe else "safe")
         checked[block.turns[-1].reply] += 1
         checked["follow-up"] += len(block.turns) > 1
-        checked["without a picture"] += not block.sees_picture
+        checked["without a picture"] += shown == (None,)
+        checked["several pictures"] += len(shown) > 1
     assert min(checked.values()) >= 20, checked
 
 

@@ -19,8 +19,10 @@ def model(tokenizer: Any) -> Any:
 
 
 def _plain_logits(model: Any, processor: Any, block: Block, scene: world.Scene) -> torch.Tensor:
-    text = processor.apply_chat_template(block.messages(), tokenize=False)
-    images = [scene.image] if block.sees_picture else None
+    tools = [{"name": name} for turn in block.turns for name in turn.tools]
+    text = processor.apply_chat_template(block.messages(), tools=tools, tokenize=False)
+    shown = [*([scene] if block.sees_picture else []), *block.pictures]
+    images = [each.image for each in shown] or None
     inputs = processor(text=[text], images=images, return_tensors="pt")
     logits: torch.Tensor = model(**inputs).logits[0]
     return logits
@@ -30,15 +32,23 @@ def test_packed_blocks_give_the_logits_of_the_plain_conversation(
     model: Any, tokenizer: Any
 ) -> None:
     processor, packer = build_processor(tokenizer), Packer(tokenizer)
-    scene = world.draw(11, "stove", True)
+    scene, other = world.draw(11, "stove", True), world.draw(12, "path", True)
+    look = Turn("Heat this up.", "<tool_call>", tools=("take_photo",))
     made = [
         Block("caption", (Turn("Describe this image.", scene.caption),)),
         Block("request", (Turn("Hi", "Hello!"), Turn("Thanks", "You are welcome!"))),
         Block("talk", (Turn("Who are you?", "A model."),), sees_picture=False),
         Block("order", (Turn("Heat this up.", "Done.", role="user"), Turn("ok", "x", role="tool"))),
+        Block("judge", (Turn("Safe?", "unsafe", pictures=(other, scene)),), sees_picture=False),
+        Block(
+            "robot",
+            (look, Turn("", "No.", role="tool", pictures=(scene,))),
+            sees_picture=False,
+        ),
     ]
     row = packer.row(scene, made)
-    batch = collate([row], pictures([scene], None))
+    assert row.scenes == [scene, other, scene, scene]
+    batch = collate([row], pictures(row.scenes, None))
     with torch.no_grad():
         packed = network.read(model, batch, network.see(model, batch.pixels))[0]
         for block, (_, begin, end) in zip(made, row.spans, strict=True):

@@ -1,0 +1,1 @@
+"""What the call rail gives: tool calls judged in their scenes, and orders carried out or not."""
