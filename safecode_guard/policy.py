@@ -127,6 +127,30 @@ class LocalJudgeConfig(JudgePart):
     min_label_mass: Probability = 0.1
 
 
+class GuardModelJudgeConfig(JudgePart):
+    """A published guard model judges, in its own form; or any model that is told a policy."""
+
+    kind: Literal["guard_model"] = "guard_model"
+    adapter: Literal[
+        "llama_guard_4",
+        "llama_guard_3_vision",
+        "shieldgemma_2",
+        "llavaguard",
+        "qwenguard",
+        "qwen3guard",
+        "granite_guardian",
+        "policy",
+    ]
+    """Whose form: how the model is asked, and what its answers mean."""
+    model: str
+    """Directory or hub name."""
+    policy: str | None = Field(default=None, min_length=1)
+    """What a model that is told its policy is told; None: the adapter's own."""
+    device: str | None = None
+    dtype: str | None = None
+    local_files_only: bool = True
+
+
 class ChatJudgeConfig(JudgePart):
     """Any LangChain chat model judges; the object is handed to the guard."""
 
@@ -175,6 +199,7 @@ class FallbackJudgeConfig(CombinedJudgeConfig):
 JudgeConfig = Annotated[
     SameModelJudgeConfig
     | LocalJudgeConfig
+    | GuardModelJudgeConfig
     | ChatJudgeConfig
     | CustomJudgeConfig
     | CascadeJudgeConfig

@@ -71,7 +71,7 @@ class ChatJudge(BaseJudge):
         if reply == "word" and (caption or rationale):
             raise ValueError("A one-word reply has no caption and no rationale; use reply='json'.")
         self.chat_model = model
-        self.id = id or _model_id(model)
+        self.id = id or model_id(model)
         self.timeout_s = timeout_s
         self.abilities = JudgeAbilities(categories=reply == "json", honours_deadline=True)
         form = _json_form(caption=caption, rationale=rationale) if reply == "json" else None
@@ -96,13 +96,13 @@ class ChatJudge(BaseJudge):
         try:
             reply = call_before(
                 deadline,
-                lambda: self.chat_model.invoke(messages, config=self._config()),
+                lambda: self.chat_model.invoke(messages, config=quiet_config(self._callbacks)),
                 strays=self._strays,
             )
         except JudgeTimeout:
             raise
         except Exception as error:  # providers raise errors of their own kinds
-            raise _asking_failed() from error
+            raise asking_failed() from error
         return self._judgement(reply, started)
 
     async def ajudge(self, request: JudgeRequest) -> Judgement:
@@ -112,11 +112,13 @@ class ChatJudge(BaseJudge):
         messages = await asyncio.to_thread(self._messages, request)
         try:
             async with asyncio.timeout(left) as limit:
-                reply = await self.chat_model.ainvoke(messages, config=self._config())
+                reply = await self.chat_model.ainvoke(
+                    messages, config=quiet_config(self._callbacks)
+                )
         except Exception as error:  # providers raise errors of their own kinds
             if isinstance(error, TimeoutError) and limit.expired():
                 raise JudgeTimeout("The chat model did not reply before its deadline.") from error
-            raise _asking_failed() from error
+            raise asking_failed() from error
         return self._judgement(reply, started)
 
     def judge_many(self, requests: list[JudgeRequest]) -> list[Judgement]:
@@ -140,14 +142,6 @@ class ChatJudge(BaseJudge):
         content: Any = judge_content(request, self.prompt)
         return [SystemMessage(_ROLE), HumanMessage(content)]
 
-    def _config(self) -> RunnableConfig:
-        return {
-            "callbacks": list(self._callbacks),  # an empty list, not None: nothing is inherited
-            "tags": [JUDGE_TAG, _NO_STREAM_TAG],
-            "metadata": {"safecode": "judge"},
-            "run_name": "safecode_judge",
-        }
-
     def _judgement(self, reply: Any, started: float) -> Judgement:
         latency_ms = (time.monotonic() - started) * 1000
         read = parse_reply(str(getattr(reply, "text", reply)))  # a runnable may give bare text
@@ -164,6 +158,16 @@ class ChatJudge(BaseJudge):
             parse_status=read.status,
             latency_ms=latency_ms,
         )
+
+
+def quiet_config(callbacks: tuple[BaseCallbackHandler, ...] = ()) -> RunnableConfig:
+    """Return the config of a judge's own calls: nothing of them reaches the outer run's stream."""
+    return {
+        "callbacks": list(callbacks),  # an empty list, not None: nothing is inherited
+        "tags": [JUDGE_TAG, _NO_STREAM_TAG],
+        "metadata": {"safecode": "judge"},
+        "run_name": "safecode_judge",
+    }
 
 
 _ROLE: Final = (
@@ -184,15 +188,20 @@ def _json_form(*, caption: bool, rationale: bool) -> str:
     return _JSON_REPLY.replace("}", wanted + "}")
 
 
-def _asking_failed() -> JudgeError:
+def asking_failed() -> JudgeError:
+    """Return the error of a chat model that could not be asked."""
     return JudgeError(
         "The chat model that judges could not be asked.",
         hint="The cause is attached; check its credentials, limits and reachability.",
     )
 
 
-def _model_id(model: Runnable[Any, BaseMessage]) -> str:
-    """Name a chat model by its type and a digest of what identifies it."""
+def model_id(model: Runnable[Any, BaseMessage]) -> str:
+    """Name a chat model by its type and a digest of what identifies it.
+
+    Raises:
+        ValueError: If it is no chat model.
+    """
     kind = getattr(model, "_llm_type", None)
     if not isinstance(kind, str):
         raise ValueError(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, assert_never
 
 from safecode_guard.errors import JudgeError, PolicyError
 from safecode_guard.judges.combine import CascadeJudge, EnsembleJudge, FallbackJudge
+from safecode_guard.judges.folders import identity_of
+from safecode_guard.judges.guard_models import GuardModelJudge, ImageGuardJudge
 from safecode_guard.judges.local import Loader, LocalJudge
 from safecode_guard.judges.protocol import Judge
 from safecode_guard.models.protocol import Engine
@@ -15,10 +19,14 @@ from safecode_guard.policy import (
     CustomJudgeConfig,
     EnsembleJudgeConfig,
     FallbackJudgeConfig,
+    GuardModelJudgeConfig,
     JudgeConfig,
     LocalJudgeConfig,
     SameModelJudgeConfig,
 )
+
+GuardLoader = Callable[[GuardModelJudgeConfig], Any]
+"""Loads the guard model that a configuration names: a `Writer`, or an `ImageClassifier`."""
 
 _REQUIRED: Final = ("id", "prompt_version", "abilities", "members", "judge", "ajudge", "close")
 _BASE: Final = (
@@ -33,6 +41,7 @@ def make_judge(
     engine: Engine | None = None,
     own: object | None = None,
     load: Loader | None = None,
+    load_guard: GuardLoader | None = None,
 ) -> Judge:
     """Return the judge that a policy asks for. Nothing is loaded or called yet.
 
@@ -41,6 +50,7 @@ def make_judge(
         engine: The guarded model, which judges itself under ``same_model``.
         own: A judge, or a LangChain chat model that is to judge; goes before the configuration.
         load: Loads the model of a judge of kind ``local``, when it is first asked.
+        load_guard: Loads that of a judge of kind ``guard_model``.
 
     Raises:
         PolicyError: If the configuration needs an object that is not given, or the object given
@@ -55,6 +65,8 @@ def make_judge(
             if load is None:
                 raise PolicyError("judge.kind is 'local', but nothing can load its model here.")
             return LocalJudge(config, load=load)
+        case GuardModelJudgeConfig():
+            return _guard_model(config, engine, load_guard)
         case ChatJudgeConfig():
             raise PolicyError(
                 "judge.kind is 'chat', but no chat model was given.",
@@ -66,17 +78,39 @@ def make_judge(
                 hint="Pass the object: SafeCoDeGuard(model=..., judge=my_judge).",
             )
         case CascadeJudgeConfig() | EnsembleJudgeConfig() | FallbackJudgeConfig():
-            return _combined(config, engine, load)
+            return _combined(
+                config, partial(make_judge, engine=engine, load=load, load_guard=load_guard)
+            )
         case _:
             assert_never(config)
 
 
+def _guard_model(
+    config: GuardModelJudgeConfig, engine: Engine | None, load: GuardLoader | None
+) -> Judge:
+    if load is None:
+        raise PolicyError("judge.kind is 'guard_model', but nothing can load its model here.")
+    id = f"{config.adapter}:{identity_of(config.model)}"
+    loaded = partial(load, config)
+    if config.adapter == "shieldgemma_2":
+        return ImageGuardJudge(loaded, id=id)
+    try:
+        return GuardModelJudge(
+            config.adapter,
+            loaded,
+            id=id,
+            policy=config.policy,
+            captioner=engine if config.caption else None,
+        )
+    except JudgeError as error:
+        raise PolicyError(error.message, hint=error.hint) from error
+
+
 def _combined(
     config: CascadeJudgeConfig | EnsembleJudgeConfig | FallbackJudgeConfig,
-    engine: Engine | None,
-    load: Loader | None,
+    make: Callable[[JudgeConfig], Judge],
 ) -> Judge:
-    members = [make_judge(member, engine=engine, load=load) for member in config.members]
+    members = [make(member) for member in config.members]
     match config:
         case CascadeJudgeConfig():
             return CascadeJudge(members, band=config.band)

@@ -111,6 +111,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
         plain_image="<image>",
     ),
     Family("mllama", ("mllama",), nested_images=True, even_images=True, size_rule="tiles"),
+    Family("llama4", ("llama4",), size_rule="tiles", needs_torchvision=True),
     Family("mistral3", ("mistral3",), size_rule="longest_edge", needs_torchvision=True),
     Family("phi4_multimodal", ("phi4_multimodal",), size_rule="tiles", needs_torchvision=True),
 )

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safecode_guard.errors import PolicyError
 from safecode_guard.judges.cache import JudgementCache
 from safecode_guard.judges.factory import make_judge
+from safecode_guard.judges.guard_formats import FORMATS
+from safecode_guard.judges.guard_models import EngineWriter
 from safecode_guard.judges.protocol import Judge
 from safecode_guard.models.protocol import Engine
 from safecode_guard.pipeline.admission import Admission
 from safecode_guard.pipeline.examiner import Examiner, Sink
-from safecode_guard.policy import LocalJudgeConfig, Policy
+from safecode_guard.policy import GuardModelJudgeConfig, LocalJudgeConfig, Policy
 from safecode_guard.steering.factory import check_runs, make_strategy
 from safecode_guard.steering.plain import Plain
 from safecode_guard.steering.protocol import Strategy
@@ -43,9 +45,11 @@ def make_examiner(
     Raises:
         PolicyError: If policy and judge do not go together.
     """
-    made = make_judge(policy.judge, engine=engine, own=judge, load=load_local)
+    made = make_judge(
+        policy.judge, engine=engine, own=judge, load=load_local, load_guard=load_guard
+    )
     staged: dict[Stage, Judge] = {
-        stage: make_judge(config, engine=engine, load=load_local)
+        stage: make_judge(config, engine=engine, load=load_local, load_guard=load_guard)
         for stage, config in policy.stages.judges()
     }
     if policy.category_actions and not any(
@@ -114,3 +118,21 @@ def load_local(config: LocalJudgeConfig) -> Engine:
         dtype=config.dtype,
         local_files_only=config.local_files_only,
     )
+
+
+def load_guard(config: GuardModelJudgeConfig) -> Any:
+    """Return the model of a judge of kind ``guard_model``, loaded: what its adapter needs."""
+    from safecode_guard.engines.transformers.guards import PictureClassifier, TextModel
+
+    where: dict[str, Any] = {
+        "device": config.device,
+        "dtype": config.dtype,
+        "local_files_only": config.local_files_only,
+    }
+    if config.adapter == "shieldgemma_2":
+        return PictureClassifier.load(config.model, **where)
+    if not FORMATS[config.adapter].sees_images:
+        return TextModel.load(config.model, **where)
+    from safecode_guard.engines.transformers.model import TransformersModel
+
+    return EngineWriter(TransformersModel.load(config.model, **where))

@@ -68,7 +68,7 @@ def load_parts(
 def _weights(name: str, *, device: str | None, **options: Any) -> Any:
     from transformers import AutoModelForImageTextToText
 
-    target = None if device is None else _device(device)
+    target = None if device is None else target_of(device)
     if target is not None and "quantization_config" in options:
         options.setdefault("device_map", {"": target})  # quantised weights cannot be moved later
     if "device_map" in options and find_spec("accelerate") is None:
@@ -86,9 +86,10 @@ def _weights(name: str, *, device: str | None, **options: Any) -> Any:
     return model if target is None or "device_map" in options else model.to(target)
 
 
-def _device(name: str) -> str:
+def target_of(name: str | None) -> str:
+    """Return the device that a name means; ``auto`` is a GPU where there is one."""
     if name != "auto":
-        return name
+        return name or "cpu"
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
