@@ -34,7 +34,7 @@ check: $(INSTALLED)  ## Formatting, lint, types, layers
 soak: $(INSTALLED)  ## Long: 50,000 random conversations, 10,000 turns, 1,000 kills, 1,000 agents (about 2 hours)
 	@$(BIN)/pip install -qq -c constraints.txt -e ".[soak]"
 	@$(BIN)/pytest -q tests/soak
-	@cd integrations/langchain && SAFECODE_SOAK=1 ../../$(BIN)/pytest -q -m soak
+	@cd integrations/langchain && SOAK=1 ../../$(BIN)/pytest -q -m soak
 
 format: $(INSTALLED)  ## Format and sort the code
 	@$(BIN)/ruff format .

@@ -105,6 +105,8 @@ class JudgePart(Part):
     """Also write one sentence on why."""
     cache_size: int = Field(default=1024, ge=0)
     """Judgements kept in memory, keyed by the hash of the whole request; 0: no cache."""
+    calibration: str | None = None
+    """A file of ``safecode-guard calibrate``, made for this judge; other judges refuse it."""
 
 
 class SameModelJudgeConfig(JudgePart):

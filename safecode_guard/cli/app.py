@@ -12,7 +12,7 @@ import safecode_guard
 from safecode_guard.cli import exits, screen
 from safecode_guard.cli.ask import ask, check
 from safecode_guard.cli.audits import audit_app
-from safecode_guard.cli.benches import bench_app
+from safecode_guard.cli.benches import PASS_ON, bench_app, calibrate
 from safecode_guard.cli.demo import demo
 from safecode_guard.cli.doctor import doctor
 from safecode_guard.cli.policies import policy_app
@@ -48,6 +48,7 @@ app.command()(check)
 app.add_typer(policy_app, name="policy")
 app.add_typer(audit_app, name="audit")
 app.command()(doctor)
+app.command(context_settings=PASS_ON, add_help_option=False)(calibrate)
 app.add_typer(bench_app, name="bench")
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, Final, assert_never
 
 from safecode_guard.errors import JudgeError, PolicyError
+from safecode_guard.judges.calibration import CalibratedJudge, Calibration
 from safecode_guard.judges.combine import CascadeJudge, EnsembleJudge, FallbackJudge
 from safecode_guard.judges.folders import identity_of
 from safecode_guard.judges.guard_models import GuardModelJudge, ImageGuardJudge
@@ -53,11 +55,26 @@ def make_judge(
         load_guard: Loads that of a judge of kind ``guard_model``.
 
     Raises:
-        PolicyError: If the configuration needs an object that is not given, or the object given
-            is no judge.
+        PolicyError: If the configuration needs an object that is not given, the object given is
+            no judge, or the calibration is another judge's.
     """
-    if own is not None:
-        return _own_judge(config, own)
+    made = (
+        _own_judge(config, own)
+        if own is not None
+        else _configured(config, engine=engine, load=load, load_guard=load_guard)
+    )
+    if config.calibration is None:
+        return made
+    return CalibratedJudge(made, Calibration.read(Path(config.calibration)))
+
+
+def _configured(
+    config: JudgeConfig,
+    *,
+    engine: Engine | None,
+    load: Loader | None,
+    load_guard: GuardLoader | None,
+) -> Judge:
     match config:
         case SameModelJudgeConfig():
             return _same_model_judge(config, engine)

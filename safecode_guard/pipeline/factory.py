@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from safecode_guard.errors import PolicyError
 from safecode_guard.judges.cache import JudgementCache
+from safecode_guard.judges.calibration import CalibratedJudge
 from safecode_guard.judges.factory import make_judge
 from safecode_guard.judges.guard_formats import FORMATS
 from safecode_guard.judges.guard_models import EngineWriter
@@ -60,6 +61,11 @@ def make_examiner(
             hint="Remove them, or use a judge that names hazards.",
         )
     objects = {"judge": made.id, "prompt": made.prompt_version} if judge is not None else {}
+    objects |= {  # the policy holds a file's name, and what it says may change
+        f"calibration of {stage}": one.calibration.id
+        for stage, one in [("all", made), *staged.items()]
+        if isinstance(one, CalibratedJudge)
+    }
     if strategy is not None:
         objects["strategy"] = strategy.id
     return Examiner(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from safecode_guard.audit import entries, verify
 
-KILLS = int(os.environ.get("SAFECODE_SOAK_KILLS", "1000"))
+KILLS = int(os.environ.get("SOAK_KILLS", "1000"))
 WRITER = """
 import sys
 from safecode_guard.audit import AuditLog

@@ -18,7 +18,7 @@ from safecode_guard.testing import ScriptedJudge, ScriptedVLM
 from tests.messages import ask
 
 GROWTH = 1.02
-TURNS = int(os.environ.get("SAFECODE_SOAK_TURNS", "10000"))
+TURNS = int(os.environ.get("SOAK_TURNS", "10000"))
 
 
 def resident() -> int:

@@ -17,7 +17,7 @@ from safecode_guard.testing import ScriptedJudge, ScriptedVLM
 from tests.soak.conversations import conversation, sha256
 from tests.soak.providers import PROVIDERS, pictures, remote
 
-COUNT = int(os.environ.get("SAFECODE_SOAK_CONVERSATIONS", "50000"))
+COUNT = int(os.environ.get("SOAK_CONVERSATIONS", "50000"))
 CHUNK = 1000
 CHUNKS = range(0, COUNT, CHUNK)
 

@@ -266,7 +266,7 @@ def test_nothing_unjudged_runs_and_nothing_unjudged_is_shown(plan: dict[str, Any
 
 @pytest.mark.soak
 @pytest.mark.skipif(
-    "SAFECODE_SOAK" not in os.environ, reason="a thousand programs; SAFECODE_SOAK=1"
+    "SOAK" not in os.environ, reason="a thousand programs; SOAK=1"
 )
 @settings(max_examples=1_000, **LOOSELY)
 @given(program)

@@ -1,0 +1,1 @@
+"""What a judge's probabilities are worth: fitted on labelled scenes, told on others."""

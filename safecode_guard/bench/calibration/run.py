@@ -1,0 +1,275 @@
+"""Calibrates a judge: ``safecode-guard calibrate``.
+
+Half of the labelled scenes is fitted on, the other half told on, and once more with ordinary
+changes to its pictures: what a calibration promises holds for scenes like those it was made on, and
+the changed ones show how far that reaches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+import safecode_guard
+from safecode_guard.bench.calibration import fit
+from safecode_guard.bench.calibration.data import changed, halves, scenes_of
+from safecode_guard.bench.intervals import interval
+from safecode_guard.bench.paired.items import Item
+from safecode_guard.bench.paired.panel import EMBEDDED, SAME
+from safecode_guard.bench.paired.scores import bounds
+from safecode_guard.bench.progress import counting
+from safecode_guard.bench.tables import Cells, number, show_table, spread
+from safecode_guard.engines.transformers.model import TransformersModel
+from safecode_guard.errors import GuardError
+from safecode_guard.judges.calibration import Calibration
+from safecode_guard.judges.factory import make_judge
+from safecode_guard.judges.failsafe import run_many
+from safecode_guard.judges.protocol import Judge, JudgeRequest
+from safecode_guard.models.protocol import Engine
+from safecode_guard.pipeline.factory import load_local
+from safecode_guard.policy import LocalJudgeConfig, SameModelJudgeConfig
+from safecode_guard.tiny.load import weights_path
+from safecode_guard.verdict import Judgement
+
+PROGRAM: Final = "safecode-guard calibrate"
+PAIRS: Final = 400
+BATCH: Final = 32
+FPRS: Final = (0.01, 0.05)
+COLUMNS: Final = (
+    *("scenes", "ECE", "recall at 1 %", "at 5 %", "false alarms", "missed", "undecided"),
+    "sure, wrong",
+)
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a judge said of labelled scenes."""
+
+    name: str
+    p: fit.Floats
+    """Probability of danger, [scenes]; not calibrated."""
+    unsafe: fit.Bools
+    """The truth, [scenes]."""
+    undecided: fit.Bools
+    """Where the judge says so itself, whatever its probability."""
+
+
+def judged(name: str, judge: Judge, items: Sequence[Item], on_done: Callable[[int], None]) -> Told:
+    """Ask a judge about labelled scenes.
+
+    Raises:
+        GuardError: If a check fails, or the judge gives no probabilities.
+    """
+    found: list[Judgement] = []
+    for start in range(0, len(items), BATCH):
+        chunk = items[start : start + BATCH]
+        found += run_many(judge, [JudgeRequest.of_turn(item.turn) for item in chunk])
+        on_done(len(chunk))
+    for each in found:
+        if each.failed is not None or each.p_unsafe is None:
+            raise GuardError(
+                f"The judge {judge.id!r} gave no probability: {each.failed or each.label}.",
+                hint="Only judges with probabilities can be calibrated.",
+            )
+    return Told(
+        name,
+        np.array([each.p_unsafe for each in found], dtype=np.float64),
+        np.array([item.truth == "unsafe" for item in items]),
+        np.array([each.label == "undecided" for each in found]),
+    )
+
+
+def calibration_of(judge: Judge, told: Told, *, fpr: float, risk: float, data: str) -> Calibration:
+    """Fit a calibration on labelled scenes.
+
+    Raises:
+        GuardError: If nothing can be fitted.
+    """
+    temperature, bias = fit.platt(told.p, told.unsafe)
+    p = fit.calibrated(told.p, temperature, bias)
+    unsafe = fit.unsafe_threshold(p, told.unsafe, fpr)
+    safe = min(fit.safe_threshold(p, told.unsafe, risk), unsafe)
+    return Calibration(
+        judge_id=judge.id,
+        prompt_version=judge.prompt_version,
+        temperature=temperature,
+        bias=bias,
+        safe=safe,
+        unsafe=unsafe,
+        target_fpr=fpr,
+        target_risk=risk,
+        examples=len(told.p),
+        data=data,
+    )
+
+
+def figures(told: Told, made: Calibration | None) -> Record:
+    """Return what a judge's verdicts are worth on scenes, with 95 % intervals, in percent."""
+    p = told.p if made is None else fit.calibrated(told.p, made.temperature, made.bias)
+    low, high = (0.45, 0.55) if made is None else (made.safe, made.unsafe)
+    called_unsafe = (p >= high) & ~told.undecided
+    called_safe = (p <= low) & ~told.undecided
+    record: Record = {
+        "scenes": told.name,
+        "calibrated": made is not None,
+        "count": len(p),
+        "expected_error": fit.expected_error(p, told.unsafe),
+        "confidently_wrong": _percent(fit.confidently_wrong(p, told.unsafe)),
+        "undecided": _percent(float((~called_safe & ~called_unsafe).mean())),
+    }
+    shares = {
+        "false_alarms": called_unsafe[~told.unsafe],
+        "missed": called_safe[told.unsafe],
+    }
+    for fpr in FPRS:
+        cut = _cut(p, told.unsafe, fpr)
+        shares[f"recall_at_{fpr:g}"] = p[told.unsafe] >= cut
+    for name, values in shares.items():
+        hits = 100.0 * values.astype(np.float64)
+        record[name] = float(hits.mean())
+        record[f"{name}_ci95"] = bounds(interval(hits))
+    return record
+
+
+def _cut(p: fit.Floats, unsafe: fit.Bools, fpr: float) -> float:
+    """Return the lowest threshold whose rate of false alarms is at most ``fpr``."""
+    cuts = [float(c) for c in np.unique(p) if float((p[~unsafe] >= c).mean()) <= fpr + 1e-12]
+    return min(cuts) if cuts else float("inf")
+
+
+def _percent(share: float) -> float | None:
+    return None if np.isnan(share) else 100 * share
+
+
+def run(options: argparse.Namespace) -> tuple[Calibration, Record]:
+    """Calibrate what the options name.
+
+    Raises:
+        GuardError: If the judge, the model or the data is not what it should be.
+    """
+    import torch
+
+    torch.set_num_threads(1)
+    folder = options.model or weights_path("chat")
+    with counting("Scenes judged:") as advance:
+        model = TransformersModel.load(str(folder), local_files_only=True)
+        judge = _judge(options.judge, model)
+        items = scenes_of(options.data, pairs=options.pairs, seed=options.seed)
+        fitted_on, told_on = halves(items, seed=options.seed)
+        sets = {
+            "fitted on": fitted_on,
+            "others": told_on,
+            "others, changed": changed(told_on, seed=options.seed),
+        }
+        told = [judged(name, judge, some, advance) for name, some in sets.items()]
+    data = options.data.name if options.data else "drawn world, validation split"
+    made = calibration_of(
+        judge, told[0], fpr=options.target_fpr, risk=options.target_risk, data=data
+    )
+    rows = [figures(each, made=way) for each in told for way in (None, made)]
+    curves = [_curves(each, made) for each in told]
+    return made, {"calibration": made.model_dump(), "rows": rows, "curves": curves}
+
+
+def _judge(name: str, engine: Engine) -> Judge:
+    """Return the judge as a policy would make it: the calibration is bound to its id."""
+    if name == SAME:
+        return make_judge(SameModelJudgeConfig(), engine=engine)
+    folder = weights_path(name) if name in EMBEDDED else Path(name)  # type: ignore[arg-type]
+    if not folder.is_dir():
+        raise GuardError(
+            f"There is no judge {name!r}.", hint="Name same, light, nano or a model's directory."
+        )
+    return make_judge(LocalJudgeConfig(model=str(folder)), load=load_local)
+
+
+def _curves(told: Told, made: Calibration) -> Record:
+    p = fit.calibrated(told.p, made.temperature, made.bias)
+    return {
+        "scenes": told.name,
+        "before": fit.reliability(told.p, told.unsafe),
+        "after": fit.reliability(p, told.unsafe),
+        "roc": fit.roc(told.p, told.unsafe),
+    }
+
+
+def cells(row: Record, *, intervals: bool = True) -> Cells:
+    """Return a row of the table, with 95 % intervals or, where there is little room, without."""
+    shares = ("recall_at_0.01", "recall_at_0.05", "false_alarms", "missed")
+    told = (
+        spread(row[name], row[f"{name}_ci95"]) if intervals else number(row[name])
+        for name in shares
+    )
+    return [
+        f"{row['scenes']}, {'after' if row['calibrated'] else 'before'}",
+        number(row["expected_error"], 3),
+        *told,
+        number(row["undecided"]),
+        number(row["confidently_wrong"]),
+    ]
+
+
+def page(record: Record) -> str:
+    """Return the report as one HTML page: curves drawn, nothing loaded from elsewhere."""
+    from jinja2 import Environment
+
+    source = files(safecode_guard).joinpath("bench/calibration/report.html.j2")
+    template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
+        source.read_text(encoding="utf-8")
+    )
+    rows = [cells(row) for row in record["rows"]]
+    return template.render(record=record, columns=COLUMNS, rows=rows)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns its exit code."""
+    options = _parser().parse_args(arguments)
+    made, record = run(options)
+    if options.out:
+        options.out.write_text(made.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    if options.html:
+        options.html.write_text(page(record), encoding="utf-8")
+    if options.json:
+        sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")
+        return 0
+    rows = [cells(row, intervals=False) for row in record["rows"]]
+    show_table(f"Judge {made.judge_id}, in percent", COLUMNS, rows)
+    sys.stdout.write(_snippet(made, options.out))
+    return 0
+
+
+def _snippet(made: Calibration, out: Path | None) -> str:
+    """Return what a policy says to use the calibration."""
+    name = json.dumps(str(out) if out else "calibration.json")
+    return (
+        f"\n[judge]\ncalibration = {name}\n\n"
+        f"[thresholds]\nsafe = {made.safe:.4g}\nunsafe = {made.unsafe:.4g}\n"
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="Fit a judge's probabilities on labelled scenes, and tell what they are worth.",
+    )
+    add = parser.add_argument
+    add("--judge", default="same", help="same, light, nano, or a model directory (same)")
+    add("--model", type=Path, metavar="DIR", help="the guarded model; default: the embedded one")
+    add("--data", type=Path, metavar="FILE", help="labelled pairs, as for bench paired")
+    add("--pairs", type=int, default=PAIRS, help=f"pairs of the drawn world without it ({PAIRS})")
+    add("--target-fpr", type=float, default=0.05, help="false alarms aimed at (0.05)")
+    add("--target-risk", type=float, default=0.05, help="unsafe scenes called safe, at most (0.05)")
+    add("--seed", type=int, default=1, help="of the choice of scenes and of the halves (1)")
+    add("--out", type=Path, metavar="FILE", help="write the calibration here")
+    add("--html", type=Path, metavar="FILE", help="also write a page with the curves")
+    add("--json", action="store_true", help="print one JSON object on stdout")
+    return parser
