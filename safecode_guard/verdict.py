@@ -105,6 +105,8 @@ class JudgeRecord(_Record):
     decided: str | None = None
     """Which of them decided, and why."""
     calibration_id: str | None = None
+    health: Literal["ok", "degraded"] = "ok"
+    """Degraded: many of the judge's last checks failed, or its verdicts have shifted."""
 
 
 class DecodingRecord(_Record):

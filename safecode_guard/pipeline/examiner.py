@@ -12,11 +12,18 @@ from functools import partial
 
 from safecode_guard.judges.cache import JudgementCache
 from safecode_guard.judges.deadlines import Strays
+from safecode_guard.judges.health import HealthReport, JudgeHealth
 from safecode_guard.judges.protocol import Judge, JudgeRequest, OpenPrompt, ToolCallSubject
 from safecode_guard.pipeline.host import Host, ThisThread, run
 from safecode_guard.pipeline.requests import Run
 from safecode_guard.pipeline.routing import Route, route
-from safecode_guard.pipeline.rules import Decision, decide, unjudgeable, without_steering
+from safecode_guard.pipeline.rules import (
+    Decision,
+    decide,
+    label_of,
+    unjudgeable,
+    without_steering,
+)
 from safecode_guard.policy import Policy
 from safecode_guard.taxonomy import Stage
 from safecode_guard.turns.scene import Scene, Shown, scenes_of
@@ -111,10 +118,16 @@ class Examiner:
     sinks: tuple[Sink, ...] = ()
     strays: Strays = field(default_factory=Strays)
     """Threads of judges that missed their deadline and still run."""
+    healths: dict[str, JudgeHealth] = field(default_factory=dict)
+    """How each judge is doing, by its id."""
 
     def judge_at(self, stage: Stage) -> Judge:
         """Return the judge of a stage."""
         return self.judges.get(stage, self.judge)
+
+    def health(self) -> tuple[HealthReport, ...]:
+        """Return how the judges are doing that have been asked."""
+        return tuple(health.report() for health in list(self.healths.values()))
 
     def route(self, subject: Subject) -> Route:
         """Return what is to be done with a subject before anything is judged."""
@@ -163,6 +176,8 @@ class Examiner:
         for i, judgement in zip(missing, fresh, strict=True):
             self.cache.put(keys[i], judgement)
             found[i] = judgement
+            label = label_of(judgement, self.policy.thresholds)
+            self.healths.setdefault(judge.id, JudgeHealth(judge.id)).note(judgement, label)
         return [judgement for judgement in found if judgement is not None]
 
     def _found(
@@ -225,10 +240,25 @@ class Examiner:
             left_out=turn.left_out,
             decided_by=finding.scene.indices if finding.scene else None,
             tool_call=_call_record(subject.tool_call),
-            judge=_judge_record(judgement),
+            judge=self._judge_record(judgement),
             decoding=decoding,
             policy=PolicyRef(name=self.policy.name, digest=self.digest),
             error=judgement.failed if judgement else None,
+        )
+
+    def _judge_record(self, judgement: Judgement | None) -> JudgeRecord | None:
+        if judgement is None:
+            return None
+        known = self.healths.get(judgement.judge_id)
+        return JudgeRecord(
+            id=judgement.judge_id,
+            prompt_version=judgement.prompt_version,
+            latency_ms=judgement.latency_ms,
+            cached=judgement.cached,
+            members=judgement.members,
+            decided=judgement.decided,
+            calibration_id=judgement.calibration_id,
+            health="ok" if known is None else known.health,
         )
 
 
@@ -236,17 +266,3 @@ def _call_record(call: ToolCallSubject | None) -> ToolCallRef | None:
     if call is None:
         return None
     return ToolCallRef(id=call.id, name=call.name, args_sha256=call.args_sha256())
-
-
-def _judge_record(judgement: Judgement | None) -> JudgeRecord | None:
-    if judgement is None:
-        return None
-    return JudgeRecord(
-        id=judgement.judge_id,
-        prompt_version=judgement.prompt_version,
-        latency_ms=judgement.latency_ms,
-        cached=judgement.cached,
-        members=judgement.members,
-        decided=judgement.decided,
-        calibration_id=judgement.calibration_id,
-    )

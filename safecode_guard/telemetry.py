@@ -1,0 +1,78 @@
+"""Verdicts as OpenTelemetry metrics and span events: numbers and names, never content.
+
+Nothing is sent anywhere by this: the API hands on to whatever the application has set up, and does
+nothing where it has set up nothing. It needs the extra ``otel``.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Final
+
+from safecode_guard.verdict import Verdict
+
+SCOPE: Final = "safecode_guard"
+_LOG: Final = logging.getLogger("safecode_guard.telemetry")
+
+
+class Telemetry:
+    """A sink that counts verdicts, times judges and marks the span that a verdict was made in.
+
+    Metrics: ``safecode.verdicts`` (by stage, label, action), ``safecode.checks.failed`` (by stage,
+    judge) and ``safecode.judge.duration`` in seconds (by stage, judge), cached judgements left out.
+    The current span gets an event ``safecode.verdict``. What goes wrong here is logged, and stops
+    no turn.
+
+    Example:
+        >>> guard = SafeCoDeGuard(model=model, sinks=[Telemetry()])       # doctest: +SKIP
+    """
+
+    def __init__(self, *, meter_provider: Any = None) -> None:
+        """Make the instruments.
+
+        Args:
+            meter_provider: Of OpenTelemetry; None: the one that the application has set.
+
+        Raises:
+            ImportError: If ``opentelemetry-api`` is not installed; the message names the extra.
+        """
+        try:
+            from opentelemetry import metrics, trace
+        except ImportError as error:
+            raise ImportError(
+                "Telemetry needs opentelemetry-api: pip install 'safecode-guard[otel]'."
+            ) from error
+        meter = metrics.get_meter(SCOPE, meter_provider=meter_provider)
+        self._trace = trace
+        self._verdicts = meter.create_counter("safecode.verdicts", unit="{verdict}")
+        self._failed = meter.create_counter("safecode.checks.failed", unit="{check}")
+        self._duration = meter.create_histogram("safecode.judge.duration", unit="s")
+
+    def __call__(self, verdict: Verdict) -> None:
+        """Count a verdict."""
+        try:
+            self._count(verdict)
+        except Exception:  # whatever a provider raises, telemetry stops no turn
+            _LOG.warning("A verdict could not be counted", exc_info=True)
+
+    def _count(self, verdict: Verdict) -> None:
+        labels = {
+            "safecode.stage": verdict.stage,
+            "safecode.label": verdict.label or "none",
+            "safecode.action": verdict.action,
+        }
+        self._verdicts.add(1, labels)
+        judge = verdict.judge
+        if judge is not None:
+            asked = {"safecode.stage": verdict.stage, "safecode.judge": judge.id}
+            if verdict.error is not None:
+                self._failed.add(1, asked)
+            elif not judge.cached:
+                self._duration.record(judge.latency_ms / 1000, asked)
+        facts: dict[str, Any] = {**labels, "safecode.verdict_id": verdict.id}
+        if verdict.p_unsafe is not None:
+            facts["safecode.p_unsafe"] = verdict.p_unsafe
+        if judge is not None:
+            facts["safecode.judge"] = judge.id
+            facts["safecode.judge_health"] = judge.health
+        self._trace.get_current_span().add_event("safecode.verdict", facts)
