@@ -105,6 +105,10 @@ class JudgePart(Part):
     """Also write one sentence on why."""
     cache_size: int = Field(default=1024, ge=0)
     """Judgements kept in memory, keyed by the hash of the whole request; 0: no cache."""
+    cache_path: str | None = None
+    """An SQLite file that keeps judgements beyond this process, and shares them with others."""
+    cache_path_size: int = Field(default=100_000, gt=0)
+    """Judgements kept in that file."""
     calibration: str | None = None
     """A file of ``safecode-guard calibrate``, made for this judge; other judges refuse it."""
 

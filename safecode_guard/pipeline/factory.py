@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safecode_guard.errors import PolicyError
 from safecode_guard.judges.cache import JudgementCache
 from safecode_guard.judges.calibration import CalibratedJudge
+from safecode_guard.judges.disk_cache import DiskCache
 from safecode_guard.judges.factory import make_judge
 from safecode_guard.judges.guard_formats import FORMATS
 from safecode_guard.judges.guard_models import EngineWriter
@@ -71,12 +73,20 @@ def make_examiner(
     return Examiner(
         made,
         policy,
-        JudgementCache(policy.judge.cache_size),
+        _cache(policy),
         policy.digest(**objects),
         steers,
         judges=staged,
         sinks=sinks,
     )
+
+
+def _cache(policy: Policy) -> JudgementCache:
+    path = policy.judge.cache_path
+    below = path and DiskCache(
+        Path(path), size=policy.judge.cache_path_size, content=policy.record_content
+    )
+    return JudgementCache(policy.judge.cache_size, below=below or None)
 
 
 def make_turns(

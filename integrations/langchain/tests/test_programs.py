@@ -265,9 +265,7 @@ def test_nothing_unjudged_runs_and_nothing_unjudged_is_shown(plan: dict[str, Any
 
 
 @pytest.mark.soak
-@pytest.mark.skipif(
-    "SOAK" not in os.environ, reason="a thousand programs; SOAK=1"
-)
+@pytest.mark.skipif("SOAK" not in os.environ, reason="a thousand programs; SOAK=1")
 @settings(max_examples=1_000, **LOOSELY)
 @given(program)
 def test_a_thousand_programs(plan: dict[str, Any]) -> None:

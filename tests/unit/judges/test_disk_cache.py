@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from langchain_core.messages import HumanMessage
+
+from safecode_guard import Policy, SafeCoDeCheck
+from safecode_guard.errors import PolicyError
+from safecode_guard.judges.cache import JudgementCache
+from safecode_guard.judges.disk_cache import DiskCache
+from safecode_guard.testing import ScriptedJudge
+from safecode_guard.verdict import Judgement
+
+FOUND = Judgement(judge_id="j", prompt_version="1", p_unsafe=0.7, caption="A cliff.")
+PNG = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJg"
+    "gg=="
+)
+
+
+def messages() -> list[HumanMessage]:
+    block = {"type": "image", "base64": PNG, "mime_type": "image/png"}
+    return [HumanMessage([block, {"type": "text", "text": "Hello"}])]
+
+
+def test_a_judgement_is_there_after_the_next_start_without_its_content(tmp_path: Path) -> None:
+    path = tmp_path / "cache.sqlite"
+    DiskCache(path, size=10).put("a", FOUND)
+    again = DiskCache(path, size=10)
+    assert again.get("a") == FOUND.model_copy(update={"caption": None})
+    assert again.get("b") is None
+    assert b"cliff" not in b"".join(file.read_bytes() for file in tmp_path.iterdir())
+
+
+def test_content_is_kept_if_asked_for(tmp_path: Path) -> None:
+    cache = DiskCache(tmp_path / "cache.sqlite", size=10, content=True)
+    cache.put("a", FOUND)
+    assert cache.get("a") == FOUND
+
+
+def test_the_oldest_are_dropped(tmp_path: Path) -> None:
+    cache = DiskCache(tmp_path / "cache.sqlite", size=3)
+    for key in "abcde":
+        cache.put(key, FOUND)
+        cache.put(key, FOUND)
+    assert [cache.get(key) is not None for key in "abcde"] == [False, False, True, True, True]
+
+
+def test_the_memory_asks_the_file_and_fills_it(tmp_path: Path) -> None:
+    below = DiskCache(tmp_path / "cache.sqlite", size=10)
+    first = JudgementCache(10, below=below)
+    first.put("a", FOUND)
+    failed = Judgement(judge_id="j", prompt_version="1", failed="down", parse_status="not_run")
+    first.put("b", failed)
+    second = JudgementCache(10, below=below)
+    kept = second.get("a")
+    assert kept is not None
+    assert kept.cached
+    assert second.get("b") is None
+    assert len(second) == 1
+    no_memory = JudgementCache(0, below=below)
+    assert no_memory.get("a") is not None
+
+
+def test_a_check_is_answered_from_another_ones_file(tmp_path: Path) -> None:
+    policy = Policy.load(
+        {"judge": {"kind": "custom", "id": "x", "cache_path": str(tmp_path / "c")}}
+    )
+    first, second = ScriptedJudge(0.9, id="x"), ScriptedJudge(0.9, id="x")
+    fresh = SafeCoDeCheck(judge=first, policy=policy).check(messages())
+    known = SafeCoDeCheck(judge=second, policy=policy).check(messages())
+    assert (len(first.requests), len(second.requests)) == (1, 0)
+    assert (fresh.label, known.label) == ("unsafe", "unsafe")
+    assert known.judge is not None
+    assert known.judge.cached
+
+
+@pytest.mark.parametrize("content", [b"no database", b""])
+def test_a_file_of_another_kind_is_told_and_an_empty_one_used(
+    content: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / "cache.sqlite"
+    path.write_bytes(content * 100)
+    if content:
+        with pytest.raises(PolicyError, match="cannot be opened"):
+            DiskCache(path, size=10)
+    else:
+        DiskCache(path, size=10).put("a", FOUND)
+
+
+def test_a_directory_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(PolicyError, match="cache_path"):
+        DiskCache(tmp_path / "none" / "cache.sqlite", size=10)
+
+
+def test_what_somebody_wrote_into_it_is_no_judgement(tmp_path: Path) -> None:
+    path = tmp_path / "cache.sqlite"
+    cache = DiskCache(path, size=10)
+    with sqlite3.connect(path) as file:
+        file.execute("INSERT INTO judgements VALUES ('a', '{\"p_unsafe\": -1}')")
+    assert cache.get("a") is None
+
+
+def test_a_locked_file_costs_a_judgement_and_no_turn(tmp_path: Path) -> None:
+    path = tmp_path / "cache.sqlite"
+    cache = DiskCache(path, size=10)
+    held = sqlite3.connect(path)
+    held.execute("BEGIN EXCLUSIVE")
+    cache.put("a", FOUND)
+    held.rollback()
+    held.close()
+    assert cache.get("a") is None
+    cache.put("a", FOUND)
+    assert cache.get("a") is not None
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from safecode_guard.judges.disk_cache import DiskCache
+from safecode_guard.verdict import Judgement
+cache = DiskCache(Path(sys.argv[1]), size=10_000)
+for n in range(100):
+    cache.put(f"{sys.argv[2]}-{n}", Judgement(judge_id="j", prompt_version="1", p_unsafe=0.5))
+"""
+
+
+def test_several_processes_write_to_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "cache.sqlite"
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITER, str(path), name]) for name in ("a", "b")
+    ]
+    assert [writer.wait(60) for writer in writers] == [0, 0]
+    cache = DiskCache(path, size=10_000)
+    kept = sum(cache.get(f"{name}-{n}") is not None for name in "ab" for n in range(100))
+    assert kept >= 190  # a writer that waits too long lets go
