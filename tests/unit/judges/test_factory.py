@@ -59,7 +59,7 @@ def test_own_judge_goes_before_the_configuration() -> None:
 @pytest.mark.parametrize(
     ("config", "own", "message"),
     [
-        (SameModelJudgeConfig(), None, "no access to its logits"),
+        (SameModelJudgeConfig(), None, "guarded model cannot judge"),
         (ChatJudgeConfig(), None, "no chat model was given"),
         (CustomJudgeConfig(id="mine"), None, "'mine' was given"),
         (CustomJudgeConfig(id="mine"), ScriptedJudge(), "wants the judge 'mine'"),
@@ -76,7 +76,7 @@ def test_what_is_missing_is_named(config: JudgeConfig, own: object, message: str
 
 @pytest.mark.parametrize("lacking", [{"vocabulary": None}, {"label_scores": False}])
 def test_model_that_keeps_its_scores_cannot_judge_itself(lacking: dict[str, Any]) -> None:
-    with pytest.raises(PolicyError, match="no access to its logits") as caught:
+    with pytest.raises(PolicyError, match="guarded model cannot judge") as caught:
         make_judge(SameModelJudgeConfig(), engine=TableEngine(**lacking))
     assert isinstance(caught.value.__cause__, JudgeError)
 
