@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -20,6 +21,7 @@ from safecode_guard.policy import HttpJudgeConfig
 if TYPE_CHECKING:
     import httpx
     from purgatory import AsyncCircuitBreakerFactory
+    from purgatory.domain.model import Context
     from tenacity import AsyncRetrying, RetryCallState
 
 _PASSING: Final = frozenset({408, 429, 500, 502, 503, 504})
@@ -47,12 +49,16 @@ class Endpoint:
         self._client = _client(config, transport)
         self._slots = asyncio.Semaphore(config.concurrency)
         self._breakers = _breakers(config)
+        self._state: Context | None = None
 
-    async def complete(self, body: Mapping[str, Any], *, deadline: float | None) -> bytes:
+    async def complete(
+        self, body: Callable[[], Mapping[str, Any]], *, deadline: float | None
+    ) -> bytes:
         """Return the reply to a chat completion's request, as it came.
 
         Args:
-            body: The request.
+            body: Makes the request, in a thread: pictures take a while to encode. It is not
+                called where the server is left alone.
             deadline: When to give up, in seconds of ``time.monotonic``.
 
         Raises:
@@ -61,15 +67,20 @@ class Endpoint:
                 that it is left alone.
             JudgeError: If request or reply are over their limits.
         """
-        data = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
-        if len(data) > self._config.max_request_bytes:
-            raise JudgeError(
-                f"The judge's request has {len(data)} bytes.",
-                hint="Raise judge.max_request_bytes, or lower scene_images.",
-                reason="the request is over judge.max_request_bytes",
-            )
-        reply: bytes = await self._retrying(deadline)(self._attempt, data, deadline)
+        reply: bytes = await self._retrying(deadline)(self._attempt, body, deadline)
         return reply
+
+    def require_working(self) -> None:
+        """Refuse at once, in any thread, where the server is left alone.
+
+        Raises:
+            JudgeUnavailable: If it is.
+        """
+        state = self._state
+        if state is None or state.state != "opened":
+            return
+        if time.time() <= (state.opened_at or 0.0) + state.ttl:
+            raise self._left_alone()
 
     async def close(self) -> None:
         """Close all connections."""
@@ -92,12 +103,18 @@ class Endpoint:
             reraise=True,
         )
 
-    async def _attempt(self, data: bytes, deadline: float | None) -> bytes:
+    async def _attempt(
+        self, body: Callable[[], Mapping[str, Any]], deadline: float | None
+    ) -> bytes:
         """Ask once, unless the server is to be left alone."""
         from purgatory.domain.model import OpenedState
 
         try:
-            async with await self._breakers.get_breaker("endpoint"):
+            breaker = await self._breakers.get_breaker("endpoint")
+            self._state = breaker.context
+            self._state.handle_new_request()  # before anything is encoded in vain
+            data = await asyncio.to_thread(self._encoded, body)
+            async with breaker:
                 left = remaining(deadline)
                 try:
                     async with asyncio.timeout(left and left - _MARGIN_S), self._slots:
@@ -106,11 +123,24 @@ class Endpoint:
                     raise _late() from error
         except OpenedState as error:
             error.__traceback__ = None  # one object, raised again and again: it would only grow
-            raise JudgeUnavailable(
-                f"The judge's endpoint failed {self._config.breaker_failures} times in a row.",
-                hint=f"It is asked again after {self._config.breaker_s:g} s.",
-                reason=_LEFT_ALONE,
-            ) from None
+            raise self._left_alone() from None
+
+    def _left_alone(self) -> JudgeUnavailable:
+        return JudgeUnavailable(
+            f"The judge's endpoint failed {self._config.breaker_failures} times in a row.",
+            hint=f"It is asked again after {self._config.breaker_s:g} s.",
+            reason=_LEFT_ALONE,
+        )
+
+    def _encoded(self, body: Callable[[], Mapping[str, Any]]) -> bytes:
+        data = json.dumps(body(), ensure_ascii=False, separators=(",", ":")).encode()
+        if len(data) > self._config.max_request_bytes:
+            raise JudgeError(
+                f"The judge's request has {len(data)} bytes.",
+                hint="Raise judge.max_request_bytes, or lower scene_images.",
+                reason="the request is over judge.max_request_bytes",
+            )
+        return data
 
     async def _exchanged(self, data: bytes) -> bytes:
         import httpx

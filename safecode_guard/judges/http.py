@@ -7,7 +7,8 @@ import hashlib
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Final
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, Final
 
 from safecode_guard.errors import JudgeError, JudgeUnavailable
 from safecode_guard.judges.completions import FORMS, Answer, body, prompt_in, read
@@ -76,7 +77,7 @@ class HttpJudge(BaseJudge):
 
     async def ajudge(self, request: JudgeRequest) -> Judgement:
         """Judge one request; raises as `judge` does."""
-        asked = await asyncio.to_thread(_Asked, self, request)
+        asked = _Asked(self, request)
         line = self._connected()
         return await line.loop.arun(lambda: asked.answered(line.endpoint))
 
@@ -106,11 +107,14 @@ class HttpJudge(BaseJudge):
             line.close()
 
     def _connected(self) -> _Line:
+        """Return the line to the endpoint, unless that is left alone for now."""
         with self._lock:
             if self._line is None or not self._line.loop.alive:
                 self._line = _Line(self.config, self._transport)
                 weakref.finalize(self, self._line.close)
-            return self._line
+            line = self._line
+        line.endpoint.require_working()
+        return line
 
 
 class _Line:
@@ -125,7 +129,7 @@ class _Line:
 
 
 class _Asked:
-    """One request on its way: its pictures are encoded once, in the thread of who asks."""
+    """One request on its way."""
 
     def __init__(self, judge: HttpJudge, request: JudgeRequest) -> None:
         self._judge = judge
@@ -133,7 +137,11 @@ class _Asked:
         self._started = time.monotonic()
         self._deadline = earliest(request.deadline, judge.config.timeout_s)
         remaining(self._deadline)
-        self._content = judge_content(request, judge.prompt)
+
+    @cached_property
+    def _pictures(self) -> list[Block]:
+        """The scene's pictures, encoded once, whatever is asked about them."""
+        return judge_content(self._request, self._judge.prompt)[:-1]
 
     async def answered(self, endpoint: Endpoint) -> Judgement:
         """Return the judgement, in the form that is known to work or the first that does."""
@@ -153,13 +161,13 @@ class _Asked:
         return self._judgement(form, answer)
 
     async def _answer(self, form: ReplyForm, endpoint: Endpoint) -> Answer:
-        config = self._judge.config
-        asked = body(form, self._content_in(form), config)
-        return read(form, await endpoint.complete(asked, deadline=self._deadline), config)
+        reply = await endpoint.complete(partial(self._body, form), deadline=self._deadline)
+        return read(form, reply, self._judge.config)
 
-    def _content_in(self, form: ReplyForm) -> list[Block]:
-        prompt = prompt_in(form, self._judge.prompt, self._judge.config)
-        return [*self._content[:-1], {"type": "text", "text": prompt.text(self._request)}]
+    def _body(self, form: ReplyForm) -> dict[str, Any]:
+        config = self._judge.config
+        question = prompt_in(form, self._judge.prompt, config).text(self._request)
+        return body(form, [*self._pictures, {"type": "text", "text": question}], config)
 
     def _judgement(self, form: ReplyForm, answer: Answer) -> Judgement:
         judge, latency_ms = self._judge, (time.monotonic() - self._started) * 1000

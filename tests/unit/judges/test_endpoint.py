@@ -14,7 +14,11 @@ from safecode_guard.errors import JudgeError, JudgeTimeout, JudgeUnavailable
 from safecode_guard.judges.endpoint import Endpoint, _retry_after
 from tests.unit.judges.endpoints import KEY, PATH, answer, config, text
 
-BODY = {"model": "m"}
+
+def request() -> dict[str, str]:
+    return {"model": "m"}
+
+
 FINE = answer(text("safe"))
 
 
@@ -25,7 +29,7 @@ async def asked(times: int = 1, *, deadline: float | None = None, **fields: Any)
     try:
         for _ in range(times):
             try:
-                last = await endpoint.complete(BODY, deadline=deadline)
+                last = await endpoint.complete(request, deadline=deadline)
             except JudgeError as error:
                 last = error
     finally:
@@ -113,7 +117,7 @@ async def test_one_that_fails_again_and_again_is_left_alone_and_tried_later(rout
 
     async def reason() -> str | None:
         with pytest.raises(JudgeUnavailable) as caught:
-            await endpoint.complete(BODY, deadline=None)
+            await endpoint.complete(request, deadline=None)
         return caught.value.reason
 
     told = [await reason() for _ in range(5)]
@@ -121,7 +125,7 @@ async def test_one_that_fails_again_and_again_is_left_alone_and_tried_later(rout
     assert ["left alone" in str(one) for one in told] == [False, False, False, True, True]
     await asyncio.sleep(0.25)
     route.return_value = FINE
-    assert await endpoint.complete(BODY, deadline=None) == FINE.content
+    assert await endpoint.complete(request, deadline=None) == FINE.content
     await endpoint.close()
 
 
@@ -145,7 +149,7 @@ async def test_nor_is_one_whose_callers_go_away(route: Any) -> None:
     endpoint = Endpoint(config(breaker_failures=2, timeout_s=None))
     for _ in range(4):
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(endpoint.complete(BODY, deadline=None), 0.05)
+            await asyncio.wait_for(endpoint.complete(request, deadline=None), 0.05)
     assert begun == 4
     await endpoint.close()
 
@@ -163,7 +167,7 @@ async def test_only_so_many_requests_are_under_way(route: Any) -> None:
 
     route.side_effect = counted
     endpoint = Endpoint(config(concurrency=3))
-    await asyncio.gather(*(endpoint.complete(BODY, deadline=None) for _ in range(12)))
+    await asyncio.gather(*(endpoint.complete(request, deadline=None) for _ in range(12)))
     await endpoint.close()
     assert most == 3
 
