@@ -12,9 +12,10 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from safecode_guard.errors import JudgeError, JudgeTimeout, JudgeUnavailable
+from safecode_guard.errors import JudgeError, JudgeTimeout, JudgeUnavailable, PolicyError
 from safecode_guard.judges.deadlines import remaining
 from safecode_guard.policy import HttpJudgeConfig
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from purgatory.domain.model import Context
     from tenacity import AsyncRetrying, RetryCallState
 
+_PACKAGES: Final = ("httpx", "tenacity", "purgatory")
 _PASSING: Final = frozenset({408, 429, 500, 502, 503, 504})
 _MARGIN_S: Final = 0.02
 """Given up so much before the deadline, so that the cause is told by who knows it."""
@@ -178,13 +180,30 @@ class Endpoint:
         return bytes(body)
 
 
+def require_parts(config: HttpJudgeConfig) -> None:
+    """Refuse to begin without what is needed; nothing is imported and nothing connected.
+
+    Raises:
+        PolicyError: If the extra ``remote`` is not installed, or ``ca_file`` is not there.
+    """
+    missing = [name for name in _PACKAGES if find_spec(name) is None]
+    if missing:
+        raise PolicyError(
+            f"A judge behind a server needs {', '.join(missing)}.",
+            hint="Install safecode-guard[remote].",
+        )
+    if config.ca_file is not None and not config.ca_file.is_file():
+        raise PolicyError(
+            f"There is no file {str(config.ca_file)!r} of certificates.",
+            hint="Check judge.ca_file.",
+        )
+
+
 def _client(
     config: HttpJudgeConfig, transport: httpx.AsyncBaseTransport | None
 ) -> httpx.AsyncClient:
-    try:
-        import httpx
-    except ImportError as error:
-        raise _extra_missing() from error
+    import httpx
+
     read = config.read_timeout_s
     return httpx.AsyncClient(
         base_url=config.url,
@@ -200,22 +219,12 @@ def _client(
 
 def _breakers(config: HttpJudgeConfig) -> AsyncCircuitBreakerFactory:
     """Return the maker of circuit breakers; a cancelled caller says nothing of the server."""
-    try:
-        from purgatory import AsyncCircuitBreakerFactory
-    except ImportError as error:
-        raise _extra_missing() from error
+    from purgatory import AsyncCircuitBreakerFactory
+
     return AsyncCircuitBreakerFactory(
         config.breaker_failures,
         config.breaker_s,
         exclude=[(JudgeError, _works), asyncio.CancelledError],
-    )
-
-
-def _extra_missing() -> JudgeError:
-    return JudgeError(
-        "A judge behind a server needs httpx, tenacity and purgatory.",
-        hint="Install safecode-guard[remote].",
-        reason="the extra 'remote' is not installed",
     )
 
 

@@ -14,7 +14,7 @@ from safecode_guard.errors import JudgeError, JudgeUnavailable
 from safecode_guard.judges.completions import FORMS, Answer, body, prompt_in, read
 from safecode_guard.judges.content import Block, judge_content
 from safecode_guard.judges.deadlines import earliest, remaining
-from safecode_guard.judges.endpoint import Endpoint
+from safecode_guard.judges.endpoint import Endpoint, require_parts
 from safecode_guard.judges.failures import failed_judgement, unreadable_reply
 from safecode_guard.judges.loops import LoopThread
 from safecode_guard.judges.prompts import JudgePrompt, prompt_for
@@ -52,7 +52,11 @@ class HttpJudge(BaseJudge):
             config: The endpoint, and the limits that hold for it.
             transport: How to connect, where the usual way is not the one: through a proxy, with a
                 client's certificate, in tests.
+
+        Raises:
+            PolicyError: If the extra ``remote`` is not installed, or ``ca_file`` is not there.
         """
+        require_parts(config)
         self.config = config
         self.id = f"http:{_name(config)}"
         self.prompt = _prompt(config)

@@ -10,8 +10,10 @@ import httpx
 import pytest
 import respx
 
-from safecode_guard.errors import JudgeError, JudgeTimeout, JudgeUnavailable
+from safecode_guard.errors import JudgeError, JudgeTimeout, JudgeUnavailable, PolicyError
+from safecode_guard.judges import endpoint
 from safecode_guard.judges.endpoint import Endpoint, _retry_after
+from safecode_guard.judges.http import HttpJudge
 from tests.unit.judges.endpoints import KEY, PATH, answer, config, text
 
 
@@ -24,16 +26,16 @@ FINE = answer(text("safe"))
 
 async def asked(times: int = 1, *, deadline: float | None = None, **fields: Any) -> Any:
     """Ask an endpoint, and return its last reply or error."""
-    endpoint = Endpoint(config(**fields))
+    server = Endpoint(config(**fields))
     last: Any = None
     try:
         for _ in range(times):
             try:
-                last = await endpoint.complete(request, deadline=deadline)
+                last = await server.complete(request, deadline=deadline)
             except JudgeError as error:
                 last = error
     finally:
-        await endpoint.close()
+        await server.close()
     return last
 
 
@@ -113,11 +115,11 @@ async def test_a_silent_server_is_given_up_at_the_deadline(route: Any) -> None:
 
 async def test_one_that_fails_again_and_again_is_left_alone_and_tried_later(route: Any) -> None:
     route.return_value = answer({}, 503)
-    endpoint = Endpoint(config(breaker_failures=3, breaker_s=0.2))
+    server = Endpoint(config(breaker_failures=3, breaker_s=0.2))
 
     async def reason() -> str | None:
         with pytest.raises(JudgeUnavailable) as caught:
-            await endpoint.complete(request, deadline=None)
+            await server.complete(request, deadline=None)
         return caught.value.reason
 
     told = [await reason() for _ in range(5)]
@@ -125,8 +127,8 @@ async def test_one_that_fails_again_and_again_is_left_alone_and_tried_later(rout
     assert ["left alone" in str(one) for one in told] == [False, False, False, True, True]
     await asyncio.sleep(0.25)
     route.return_value = FINE
-    assert await endpoint.complete(request, deadline=None) == FINE.content
-    await endpoint.close()
+    assert await server.complete(request, deadline=None) == FINE.content
+    await server.close()
 
 
 @pytest.mark.parametrize("status", [401, 404, 422, 429])
@@ -146,12 +148,12 @@ async def test_nor_is_one_whose_callers_go_away(route: Any) -> None:
         return FINE
 
     route.side_effect = silent
-    endpoint = Endpoint(config(breaker_failures=2, timeout_s=None))
+    server = Endpoint(config(breaker_failures=2, timeout_s=None))
     for _ in range(4):
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(endpoint.complete(request, deadline=None), 0.05)
+            await asyncio.wait_for(server.complete(request, deadline=None), 0.05)
     assert begun == 4
-    await endpoint.close()
+    await server.close()
 
 
 async def test_only_so_many_requests_are_under_way(route: Any) -> None:
@@ -166,9 +168,9 @@ async def test_only_so_many_requests_are_under_way(route: Any) -> None:
         return FINE
 
     route.side_effect = counted
-    endpoint = Endpoint(config(concurrency=3))
-    await asyncio.gather(*(endpoint.complete(request, deadline=None) for _ in range(12)))
-    await endpoint.close()
+    server = Endpoint(config(concurrency=3))
+    await asyncio.gather(*(server.complete(request, deadline=None) for _ in range(12)))
+    await server.close()
     assert most == 3
 
 
@@ -188,5 +190,35 @@ async def test_a_compressed_reply_is_refused_unread(route: Any) -> None:
 
 
 async def test_certificates_of_ones_own_must_be_there(tmp_path: Any) -> None:
-    with pytest.raises(JudgeError, match=r"absent\.pem"):
-        Endpoint(config(ca_file=tmp_path / "absent.pem"))
+    with pytest.raises(PolicyError, match=r"absent\.pem"):
+        HttpJudge(config(ca_file=tmp_path / "absent.pem"))
+    (tmp_path / "odd.pem").write_text("no certificate")
+    with pytest.raises(JudgeError, match=r"odd\.pem"):
+        Endpoint(config(ca_file=tmp_path / "odd.pem"))
+
+
+def test_a_missing_extra_is_told_at_construction(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint, "find_spec", lambda name: None if name == "purgatory" else 1)
+    with pytest.raises(PolicyError, match=r"needs purgatory.*\[remote\]"):
+        HttpJudge(config())
+
+
+async def test_a_real_server_that_drips_even_its_headers_is_given_up() -> None:
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            for byte in b"HTTP/1.1 200 OK\r\nx-long: " + b"x" * 10_000:
+                writer.write(bytes([byte]))
+                await writer.drain()
+                await asyncio.sleep(0.02)
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(drip, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    started = time.monotonic()
+    error = await asked(deadline=started + 0.3, url=f"http://127.0.0.1:{port}/v1")
+    assert isinstance(error, JudgeTimeout)
+    assert time.monotonic() - started < 1.5
+    server.close()

@@ -20,7 +20,7 @@ from safecode_guard.policy import (
     SameModelJudgeConfig,
 )
 from safecode_guard.testing import ScriptedJudge, ScriptedVLM
-from tests.unit.judges.engines import TableEngine
+from tests.unit.judges.engines import TABLE, TableEngine
 
 
 def unloaded(config: LocalJudgeConfig) -> Engine:
@@ -72,6 +72,12 @@ def test_own_judge_goes_before_the_configuration() -> None:
 def test_what_is_missing_is_named(config: JudgeConfig, own: object, message: str) -> None:
     with pytest.raises(PolicyError, match=message):
         make_judge(config, own=own)
+
+
+def test_a_vocabulary_without_the_labels_is_told_at_construction(monkeypatch: Any) -> None:
+    monkeypatch.setattr(TABLE, "encode", lambda text: [7])
+    with pytest.raises(PolicyError, match="begins 'safe' and 'unsafe' with the same tokens"):
+        make_judge(SameModelJudgeConfig(), engine=TableEngine())
 
 
 @pytest.mark.parametrize("lacking", [{"vocabulary": None}, {"label_scores": False}])
