@@ -26,7 +26,7 @@ from safecode_guard.verdict import Judgement, ReplyForm
 if TYPE_CHECKING:
     import httpx
 
-_NOT_UNDERSTOOD: Final = frozenset({400, 404, 415, 422, 501})
+_NOT_UNDERSTOOD: Final = frozenset({400, 415, 422, 501})
 """How endpoints refuse a form of reply that they do not know."""
 
 
