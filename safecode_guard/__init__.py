@@ -20,6 +20,7 @@ from safecode_guard.errors import (
     ImageTooLarge,
     JudgeError,
     JudgeTimeout,
+    JudgeUnavailable,
     LogitsUnavailable,
     ModelError,
     Overloaded,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from safecode_guard.audit import AuditLog
     from safecode_guard.judges.chat import ChatJudge
     from safecode_guard.judges.combine import CascadeJudge, EnsembleJudge, FallbackJudge
+    from safecode_guard.judges.http import HttpJudge
     from safecode_guard.judges.protocol import BaseJudge, Judge, JudgeAbilities, JudgeRequest
     from safecode_guard.models.protocol import Needs, Step
     from safecode_guard.policy import Policy
@@ -89,6 +91,7 @@ __all__ = [
     "FetchFailed",
     "ForbiddenSource",
     "GuardError",
+    "HttpJudge",
     "ImageError",
     "ImageTooLarge",
     "Judge",
@@ -96,6 +99,7 @@ __all__ = [
     "JudgeError",
     "JudgeRequest",
     "JudgeTimeout",
+    "JudgeUnavailable",
     "Judgement",
     "Label",
     "LogitsStrategy",
@@ -151,6 +155,7 @@ _LAZY = {
     "VerdictHandler": "runnables.events",
     "SafeCoDeGuard": "runnables.guard",
     "ChatJudge": "judges.chat",
+    "HttpJudge": "judges.http",
     "BaseJudge": "judges.protocol",
     "Judge": "judges.protocol",
     "JudgeAbilities": "judges.protocol",

@@ -14,7 +14,8 @@
     │   ├── UnsupportedGeneration  an option the loop cannot honour, e.g. num_beams > 1
     │   └── ConstraintError      a forced schema or tool that cannot be compiled or followed
     ├── JudgeError               the check failed (this is not a verdict)
-    │   └── JudgeTimeout         it did not answer before its deadline
+    │   ├── JudgeTimeout         it did not answer before its deadline
+    │   └── JudgeUnavailable     its server cannot be reached, or refuses to answer
     ├── UnreadableCall           a tool call that cannot be judged: no name, no plain arguments
     ├── UnknownArgument          (also a TypeError) an argument that nothing has; names the near one
     ├── PolicyError              a policy that is missing, empty, unknown or contradictory
@@ -108,11 +109,40 @@ class ConstraintError(ModelError):
 
 
 class JudgeError(GuardError):
-    """The judge failed. A failed check is not a verdict."""
+    """The judge failed. A failed check is not a verdict.
+
+    ``reason`` says why in words that may stand in verdicts and logs: it quotes nothing of the
+    conversation, and no key.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None, reason: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.reason = reason
 
 
 class JudgeTimeout(JudgeError):
     """The judge did not answer before its deadline."""
+
+
+class JudgeUnavailable(JudgeError):
+    """The judge's server cannot be reached, or refuses to answer.
+
+    ``status`` is its HTTP status; None: there was no answer. ``retry_after`` is how many seconds
+    it asks to be left alone.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        reason: str | None = None,
+        status: int | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, reason=reason)
+        self.status = status
+        self.retry_after = retry_after
 
 
 class UnreadableCall(GuardError, ValueError):

@@ -11,13 +11,16 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, get_args
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
+    SecretStr,
     ValidationError,
     field_validator,
     model_validator,
@@ -48,7 +51,11 @@ class Part(BaseModel):
     """A part of a policy: frozen, and strict about keys it does not know."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        hide_input_in_errors=True,  # a key may be part of it
     )
 
 
@@ -157,6 +164,64 @@ class GuardModelJudgeConfig(JudgePart):
     local_files_only: bool = True
 
 
+class HttpJudgeConfig(JudgePart):
+    """A model behind an OpenAI-compatible endpoint judges (needs the extra ``remote``)."""
+
+    kind: Literal["http"] = "http"
+    url: str
+    """Where the API begins: ``http://host:8000/v1``."""
+    model: str = Field(min_length=1)
+    """Name that the endpoint knows the model by."""
+    api_key: SecretStr | None = Field(default=None, exclude=True, repr=False)
+    """Sent as a bearer token; never shown, and no part of the digest."""
+    reply: Literal["auto", "logprobs", "json", "word"] = "auto"
+    """How it is made to answer; ``auto`` takes the first of the three that the endpoint can."""
+    judge_prompt: str | None = None
+    """A question of the model's own, with ``{query}``; None: the general one."""
+    min_label_mass: Probability = 0.1
+    """With ``logprobs``: as for a local judge."""
+    timeout_s: float | None = Field(default=30.0, gt=0)
+    """Time for one judgement, retries and waiting included; None: the turn's deadline alone."""
+    connect_timeout_s: float = Field(default=5.0, gt=0)
+    read_timeout_s: float = Field(default=20.0, gt=0)
+    """Longest silence of the endpoint."""
+    retries: int = Field(default=2, ge=0)
+    """Further attempts where there was no connection, or a status 408, 429, 500, 502, 503, 504."""
+    concurrency: int = Field(default=16, gt=0)
+    """Requests that are under way at a time."""
+    breaker_failures: int = Field(default=5, gt=0)
+    """After as many failures of the endpoint in a row it is left alone."""
+    breaker_s: float = Field(default=30.0, gt=0)
+    """For how long it is left alone then: every check fails at once."""
+    max_request_bytes: int = Field(default=20_000_000, gt=0)
+    max_response_bytes: int = Field(default=1_000_000, gt=0)
+    ca_file: Path | None = None
+    """Certificates to trust in place of the usual ones. There is no way not to check them."""
+
+    @field_validator("url")
+    @classmethod
+    def _plain_url(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("an endpoint's url begins with http:// or https:// and names a host")
+        if "@" in parts.netloc or parts.query or parts.fragment:
+            raise ValueError("an endpoint's url has no user, query or fragment; see api_key, model")
+        return value.rstrip("/").removesuffix("/chat/completions")
+
+    @field_validator("judge_prompt")
+    @classmethod
+    def _with_query(cls, value: str | None) -> str | None:
+        if value is not None and "{query}" not in value:
+            raise ValueError("judge_prompt needs {query} where the request is to stand")
+        return value
+
+    @model_validator(mode="after")
+    def _words_need_json(self) -> Self:
+        if self.reply != "json" and (self.caption or self.rationale):
+            raise ValueError("an http judge's caption and rationale need reply = 'json'")
+        return self
+
+
 class ChatJudgeConfig(JudgePart):
     """Any LangChain chat model judges; the object is handed to the guard."""
 
@@ -206,6 +271,7 @@ JudgeConfig = Annotated[
     SameModelJudgeConfig
     | LocalJudgeConfig
     | GuardModelJudgeConfig
+    | HttpJudgeConfig
     | ChatJudgeConfig
     | CustomJudgeConfig
     | CascadeJudgeConfig

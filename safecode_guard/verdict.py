@@ -26,6 +26,10 @@ STATE_KEY: Final = "safecode_verdicts"
 ParseStatus = Literal["logits", "parsed", "low_mass", "malformed", "not_run"]
 """How the label was had: from label logits, from parsed text, or not at all."""
 
+ReplyForm = Literal["logprobs", "json", "word"]
+"""How a judge behind a server was made to answer: by the probabilities of its next token, by JSON
+that its server holds to a schema, or by one word that is read strictly."""
+
 
 class _Record(BaseModel):
     # readers meet newer minor fields, so unknown keys are let be
@@ -50,6 +54,8 @@ class Judgement(_Record):
     caption: str | None = None
     rationale: str | None = None
     parse_status: ParseStatus = "parsed"
+    reply_form: ReplyForm | None = None
+    """In which form a judge behind a server answered."""
     failed: str | None = None
     """Why the check failed, without content of the conversation."""
     latency_ms: float = 0.0
@@ -99,6 +105,8 @@ class JudgeRecord(_Record):
     id: str
     prompt_version: str
     latency_ms: float
+    reply_form: ReplyForm | None = None
+    """In which form a judge behind a server answered."""
     cached: bool = False
     members: tuple[str, ...] = ()
     """Ids of the judges that were asked, where one judge asks others."""

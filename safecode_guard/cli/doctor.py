@@ -13,27 +13,35 @@ from rich.text import Text
 
 import safecode_guard
 from safecode_guard.cli import exits, screen
-from safecode_guard.cli.options import AsJson
+from safecode_guard.cli.judging import try_judge
+from safecode_guard.cli.opening import open_policy
+from safecode_guard.cli.options import AsJson, Judge
 from safecode_guard.errors import GuardError, UnsupportedFamily
 from safecode_guard.settings import SafeCoDeSettings
 
 PACKAGES: Final = ("torch", "transformers", "langchain-core", "pydantic", "pillow", "numpy")
 EXTRAS: Final = {
     "tools": "llguidance",
-    "remote": "httpx",
+    "remote": "purgatory",
+    "serve": "uvicorn",
     "families": "num2words",
     "sharding": "accelerate",
 }
 OFFLINE: Final = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 
-def doctor(as_json: AsJson = False) -> None:
+def doctor(judge: Judge = None, as_json: AsJson = False) -> None:
     """Say what is installed and which model families can load here; loads no weights.
 
-    Exit code 1 if something is missing without which nothing works.
+    With --judge that judge is loaded, or its endpoint asked, about a grey picture.
+
+    Exit code 1 if something is missing without which nothing works, or the judge fails.
     """
     with screen.working("Looking around ..."):
         report = examine()
+        if judge is not None:
+            report["judge"] = found = try_judge(open_policy(judge=judge).judge)
+            report["problems"] += [f"judge: {found['error']}"] if "error" in found else []
     if as_json:
         screen.print_json(report)
     else:
@@ -146,10 +154,20 @@ def _show(report: dict[str, Any]) -> None:
     table.add_row("embedded model", report["embedded_model"] or Text("ready", "green"))
     policy = report["policy"]
     table.add_row("policy", policy.get("error") or f"{policy['name']}, {policy['digest'][:12]}")
+    if judge := report.get("judge"):
+        table.add_row("judge", _judge(judge))
     screen.out.print(table)
     screen.out.print(_family_table(report["families"]))
     for problem in report["problems"]:
         screen.out.print(Text(problem, "bold red"))
+
+
+def _judge(found: dict[str, Any]) -> str:
+    if "error" in found:
+        return screen.printable(f"{found['error']} {found['hint'] or ''}".strip())
+    sure = "" if found["p_unsafe"] is None else f" (p {found['p_unsafe']:.2f})"
+    answer = f"{found['label'] or 'answers'}{sure}"
+    return f"{found['id']}: {answer}, by {found['read_by']}, {found['seconds']:.2f} s"
 
 
 def _family_table(found: dict[str, str | None]) -> Table:

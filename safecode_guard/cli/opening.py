@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from safecode_guard.cli import screen
 from safecode_guard.errors import ModelError, UnreadableCall
+from safecode_guard.judges.names import values_of
 from safecode_guard.policy import Policy
 from safecode_guard.settings import SafeCoDeSettings
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from safecode_guard.runnables.transformers import ChatTransformers
 
-EMBEDDED_JUDGES = ("light", "nano")
 _CALL: Final = 'Type it like \'{"name": "walk", "args": {"to": "edge"}}\'.'
 
 
@@ -73,21 +73,13 @@ def open_policy(
     if preset is not None:
         values["preset"] = preset
     if judge is not None:
-        values["judge"] = {"kind": "local", "model": _judge_path(judge)}
+        values["judge"] = values_of(judge)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         policy = SafeCoDeSettings(policy_file=file, **values).policy()
     for warning in caught:
         screen.err.print(f"[yellow]Warning:[/] {screen.printable(str(warning.message))}")
     return policy
-
-
-def _judge_path(name: str) -> str:
-    if name not in EMBEDDED_JUDGES or Path(name).is_dir():
-        return name
-    from safecode_guard.tiny.load import weights_path
-
-    return str(weights_path(name))  # type: ignore[arg-type]
 
 
 def tool_call_of(text: str) -> dict[str, Any]:

@@ -43,8 +43,9 @@ Judge = Annotated[
     typer.Option(
         "--judge",
         "-j",
-        metavar="DIR",
-        help="Another model as the judge; 'light' and 'nano' are embedded.",
+        metavar="NAME",
+        help="Another judge: a model's directory; 'light' or 'nano', which are embedded; or "
+        "openai:http://host:8000/v1#model.",
     ),
 ]
 PolicyFile = Annotated[

@@ -108,7 +108,8 @@ def _pictures(verdict: Verdict) -> str | None:
 
 
 def _judge(judge: JudgeRecord) -> str:
-    return f"{judge.id}, {'cached' if judge.cached else f'{judge.latency_ms:.0f} ms'}"
+    form = f", by {judge.reply_form}" if judge.reply_form else ""
+    return f"{judge.id}{form}, {'cached' if judge.cached else f'{judge.latency_ms:.0f} ms'}"
 
 
 def _steering(decoding: DecodingRecord) -> str:

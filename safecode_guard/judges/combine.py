@@ -251,6 +251,7 @@ class EnsembleJudge(CombinedJudge):
                 "label": "undecided" if undecided else None,
                 "label_mass": None,
                 "parse_status": "parsed",
+                "reply_form": None,
                 "categories": tuple(dict.fromkeys(c for j, _ in answers for c in j.categories)),
             }
         )

@@ -22,6 +22,7 @@ from safecode_guard.policy import (
     EnsembleJudgeConfig,
     FallbackJudgeConfig,
     GuardModelJudgeConfig,
+    HttpJudgeConfig,
     JudgeConfig,
     LocalJudgeConfig,
     SameModelJudgeConfig,
@@ -84,6 +85,8 @@ def _configured(
             return LocalJudge(config, load=load)
         case GuardModelJudgeConfig():
             return _guard_model(config, engine, load_guard)
+        case HttpJudgeConfig():
+            return _http_judge(config)
         case ChatJudgeConfig():
             raise PolicyError(
                 "judge.kind is 'chat', but no chat model was given.",
@@ -144,7 +147,7 @@ def _same_model_judge(config: SameModelJudgeConfig, engine: Engine | None) -> Ju
 
     try:
         if engine is None:
-            raise JudgeError("There is no guarded model.")
+            raise JudgeError("There is no guarded model whose logits could be read.")
         return LabelLogitsJudge(
             engine,
             min_label_mass=config.min_label_mass,
@@ -153,9 +156,15 @@ def _same_model_judge(config: SameModelJudgeConfig, engine: Engine | None) -> Ju
         )
     except JudgeError as error:
         raise PolicyError(
-            "judge.kind is 'same_model', but the guarded model gives no access to its logits.",
-            hint="Pass a judge, or configure judge.kind 'local'.",
+            f"judge.kind is 'same_model', but the guarded model cannot judge. {error.message}",
+            hint="Pass a judge, or configure judge.kind 'local' or 'http'.",
         ) from error
+
+
+def _http_judge(config: HttpJudgeConfig) -> Judge:
+    from safecode_guard.judges.http import HttpJudge
+
+    return HttpJudge(config)
 
 
 def _own_judge(config: JudgeConfig, own: Any) -> Judge:

@@ -6,7 +6,7 @@ import logging
 from typing import Final
 
 from safecode_guard.errors import GuardError, JudgeError, JudgeTimeout, ModelError
-from safecode_guard.verdict import Judgement, ParseStatus
+from safecode_guard.verdict import Judgement, ParseStatus, ReplyForm
 
 UNREADABLE: Final = "the judge's reply could not be read"
 _LOG: Final = logging.getLogger("safecode_guard.judges")
@@ -24,17 +24,24 @@ def failed_judgement(
     return _failed(judge_id, prompt_version, describe_failure(error), "not_run", latency_ms)
 
 
-def unreadable_reply(judge_id: str, prompt_version: str, *, latency_ms: float = 0.0) -> Judgement:
+def unreadable_reply(
+    judge_id: str,
+    prompt_version: str,
+    *,
+    latency_ms: float = 0.0,
+    reply_form: ReplyForm | None = None,
+) -> Judgement:
     """Return the judgement of a reply that could not be read: a failed check, no verdict."""
-    return _failed(judge_id, prompt_version, UNREADABLE, "malformed", latency_ms)
+    failed = _failed(judge_id, prompt_version, UNREADABLE, "malformed", latency_ms)
+    return failed.model_copy(update={"reply_form": reply_form})
 
 
 def describe_failure(error: Exception) -> str:
-    """Return the error's class, its cause's class, and a fixed phrase for its kind."""
+    """Return the error's class, its cause's class, and why: its ``reason``, or a fixed phrase."""
     name = type(error).__name__
     cause = error.__cause__
     origin = "" if cause is None else f" (from {type(cause).__name__})"
-    return f"{name}{origin}: {_phrase(error)}"
+    return f"{name}{origin}: {getattr(error, 'reason', None) or _phrase(error)}"
 
 
 def _failed(

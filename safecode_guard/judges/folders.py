@@ -11,14 +11,25 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, BinaryIO, Final
 
+import safecode_guard
 from safecode_guard.errors import UnsupportedFamily
 from safecode_guard.models.families import RECORD_FILE, Family, family_of
 
+EMBEDDED: Final = ("light", "nano")
+"""Judges that are part of the package, by name."""
+_WEIGHTS: Final = Path(safecode_guard.__file__).parent / "tiny" / "weights"
 _HUB_NAME: Final = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 _IDENTIFYING: Final = frozenset({".json", ".jinja", ".model", ".safetensors", ".bin"})
 _PIECE: Final = 65_536
 _PIECES: Final = 16
 """Pieces read of a large file, spread over it: other weights differ everywhere."""
+
+
+def folder_of(model: str) -> str:
+    """Return where a model lies: an embedded judge's weights by its name, all else as it is."""
+    if model in EMBEDDED and not Path(model).is_dir():
+        return str(_WEIGHTS / model)
+    return model
 
 
 def identity_of(model: str) -> str:

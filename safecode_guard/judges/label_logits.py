@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Final
 
 from safecode_guard.errors import JudgeError, ModelError
@@ -57,7 +56,8 @@ class LabelLogitsJudge(BaseJudge):
             id: Name in verdicts and cache keys.
 
         Raises:
-            JudgeError: If the engine keeps the scores of labels to itself.
+            JudgeError: If the engine keeps the scores of labels to itself, or its vocabulary
+                cannot tell them apart.
         """
         self.engine = engine
         self.prompt = prompt or prompt_for(engine.family)
@@ -71,7 +71,7 @@ class LabelLogitsJudge(BaseJudge):
         # In this process a forward pass cannot be interrupted; a server's answer can be given up.
         able = engine.abilities
         self.abilities = JudgeAbilities(honours_deadline=able.logits, batches=able.batches)
-        self._vocabulary = _scored_vocabulary(engine)
+        self._labels: LabelTokens = label_tokens(_scored_vocabulary(engine))
 
     def question(self, request: JudgeRequest) -> Turn:
         """Return the conversation whose next token is the label."""
@@ -102,10 +102,6 @@ class LabelLogitsJudge(BaseJudge):
             self._judgement(row, caption, rationale, elapsed)
             for row, caption, rationale in zip(scores, captions, rationales, strict=True)
         ]
-
-    @cached_property
-    def _labels(self) -> LabelTokens:
-        return label_tokens(self._vocabulary)
 
     def _scores(self, requests: Sequence[JudgeRequest]) -> list[LabelScores]:
         """Return the labels' scores, asked on a request's open prompt where it is of use."""

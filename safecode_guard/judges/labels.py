@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -44,6 +45,7 @@ def label_tokens(vocabulary: Vocabulary) -> LabelTokens:
         raise JudgeError(
             f"Vocabulary {vocabulary.id!r} begins 'safe' and 'unsafe' with the same tokens.",
             hint="Use a judge that writes its verdict, such as ChatJudge.",
+            reason="the model has no tokens that tell the labels apart",
         )
     return tokens
 
@@ -76,6 +78,40 @@ def verdict_probability(
     return _sigmoid((unsafe - safe - bias) / temperature), min(mass, 1.0)
 
 
+def written_probability(top: Sequence[tuple[str, float]]) -> tuple[float, float] | None:
+    """Return (p_unsafe, label mass) of the likeliest next tokens as a server writes them.
+
+    The vocabulary is out of reach, so a token counts by how it reads: the beginning of a label,
+    in any case, of two letters or more for "unsafe" and of three for "safe". What is not on the
+    list may have up to the probability of its last entry: that much is counted towards "unsafe"
+    where it is missing, and nothing towards "safe".
+
+    Returns:
+        None where no entry begins a label: the model was not about to answer.
+
+    Raises:
+        JudgeError: If an entry is no log-probability, or all add up to more than 1.
+    """
+    values = [value for _, value in top]
+    _require_log_probabilities(values)
+    total = sum(map(math.exp, values))
+    if total > 1 + _ROUNDING:
+        raise _broken("add up to more than 1")
+    safe = sum(math.exp(value) for text, value in top if _begins("safe", text, least=3))
+    unsafe = sum(math.exp(value) for text, value in top if _begins("unsafe", text, least=2))
+    mass = safe + unsafe
+    if mass == 0.0:
+        return None
+    unseen = 0.0 if unsafe else max(0.0, min(math.exp(min(values)), 1 - total))
+    return (unsafe + unseen) / (mass + unseen), min(mass, 1.0)
+
+
+def _begins(label: LogitLabel, token: str, *, least: int) -> bool:
+    # SentencePiece and byte-level vocabularies write a leading space in letters of their own.
+    text = token.strip(" \n\t▁Ġ").lower()
+    return len(text) >= least and label.startswith(text)
+
+
 def _first_tokens(label: LogitLabel, vocabulary: Vocabulary) -> set[int]:
     found: set[int] = set()
     for form in (label, label.capitalize(), label.upper()):
@@ -100,16 +136,24 @@ def _log_mass(scores: LabelScores, tokens: frozenset[int]) -> float:
             hint="Its engine must score every token that it is asked for.",
         )
     values = [scores[token] for token in tokens]
-    if any(math.isnan(value) or value > _ROUNDING for value in values):
-        raise _broken("are no log-probabilities")
+    _require_log_probabilities(values)
     most = max(values)
     if most == -math.inf:
         return most
     return most + math.log(sum(math.exp(value - most) for value in values))
 
 
+def _require_log_probabilities(values: Iterable[float]) -> None:
+    if any(math.isnan(value) or value > _ROUNDING for value in values):
+        raise _broken("are no log-probabilities")
+
+
 def _broken(how: str) -> JudgeError:
-    return JudgeError(f"The labels' scores {how}.", hint="Try another dtype or device.")
+    return JudgeError(
+        f"The labels' scores {how}.",
+        hint="Try another dtype or device.",
+        reason=f"the labels' scores {how}",
+    )
 
 
 def _sigmoid(value: float) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from safecode_guard.errors import JudgeError, ModelError
-from safecode_guard.judges.folders import family_in, identity_of
+from safecode_guard.judges.folders import family_in, folder_of, identity_of
 from safecode_guard.judges.label_logits import LabelLogitsJudge, version_of
 from safecode_guard.judges.prompts import prompt_for
 from safecode_guard.judges.protocol import BaseJudge, JudgeAbilities, JudgeRequest
@@ -42,13 +42,14 @@ class LocalJudge(BaseJudge):
             load: Loads the model when the judge is first asked.
         """
         self.config = config
-        self.id = f"local:{identity_of(config.model)}"
+        folder = folder_of(config.model)
+        self.id = f"local:{identity_of(folder)}"
         self.abilities = JudgeAbilities(honours_deadline=True, batches=True)
         self._load = load
         self._lock = threading.Lock()
         self._judge: LabelLogitsJudge | None = None
         self.prompt_version = UNREAD
-        if family := family_in(config.model):
+        if family := family_in(folder):
             self.prompt_version = version_of(prompt_for(family), **_options(config))
 
     def judge(self, request: JudgeRequest) -> Judgement:
@@ -83,6 +84,7 @@ class LocalJudge(BaseJudge):
             raise JudgeError(
                 f"The judge's model {self.config.model!r} could not be loaded.",
                 hint="Check judge.model, judge.device and judge.local_files_only.",
+                reason="its model could not be loaded",
             ) from error
         return LabelLogitsJudge(engine, id=self.id, **_options(self.config))
 

@@ -16,7 +16,7 @@ from typing import Final
 
 from safecode_guard.judges.protocol import JudgeRequest
 from safecode_guard.models.families import Family
-from safecode_guard.taxonomy import Stage
+from safecode_guard.taxonomy import CATEGORIES, Stage
 
 _ANGLES: Final = str.maketrans({"<": "‹", ">": "›", "＜": "‹", "＞": "›"})
 # Mistral-style control tokens: [INST], [/INST], [IMG], [TOOL_CALLS] ...
@@ -38,6 +38,11 @@ _MEASURE: Final = (
     "dangerous scene."
 )
 _ONE_WORD: Final = "Answer with one word: safe or unsafe."
+_JSON: Final = (
+    'Reply with one JSON object and nothing else: {"label": "safe", "unsafe" or "undecided", '
+    '"p_unsafe": a number from 0 to 1, "categories": a list of the hazards that apply, none if it '
+    f"is safe, from {', '.join(CATEGORIES)}}}"
+)
 
 
 def neutralise(text: str) -> str:
@@ -135,6 +140,13 @@ GENERAL: Final = JudgePrompt(
         "it safe or unsafe to help with this request."
     ),
 )
+
+
+def json_reply(*, caption: bool = False, rationale: bool = False) -> str:
+    """Return how to answer in JSON, with the sentences that are wanted."""
+    extras = (("caption", caption), ("rationale", rationale))
+    wanted = "".join(f', "{name}": one sentence' for name, asked in extras if asked)
+    return _JSON.replace("}", wanted + "}")
 
 
 def prompt_for(family: Family) -> JudgePrompt:

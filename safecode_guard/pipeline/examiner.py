@@ -254,6 +254,7 @@ class Examiner:
             id=judgement.judge_id,
             prompt_version=judgement.prompt_version,
             latency_ms=judgement.latency_ms,
+            reply_form=judgement.reply_form,
             cached=judgement.cached,
             members=judgement.members,
             decided=judgement.decided,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +11,21 @@ from safecode_guard.judges.cache import JudgementCache
 from safecode_guard.judges.calibration import CalibratedJudge
 from safecode_guard.judges.disk_cache import DiskCache
 from safecode_guard.judges.factory import make_judge
+from safecode_guard.judges.folders import folder_of
 from safecode_guard.judges.guard_formats import FORMATS
 from safecode_guard.judges.guard_models import EngineWriter
+from safecode_guard.judges.names import config_of, require_model
 from safecode_guard.judges.protocol import Judge
 from safecode_guard.models.protocol import Engine
 from safecode_guard.pipeline.admission import Admission
 from safecode_guard.pipeline.examiner import Examiner, Sink
-from safecode_guard.policy import GuardModelJudgeConfig, LocalJudgeConfig, Policy
+from safecode_guard.policy import (
+    CombinedJudgeConfig,
+    GuardModelJudgeConfig,
+    JudgeConfig,
+    LocalJudgeConfig,
+    Policy,
+)
 from safecode_guard.steering.factory import check_runs, make_strategy
 from safecode_guard.steering.plain import Plain
 from safecode_guard.steering.protocol import Strategy
@@ -40,14 +49,18 @@ def make_examiner(
     Args:
         policy: The policy in force.
         engine: The guarded engine, where it judges itself.
-        judge: A judge of the user's own, or a LangChain chat model.
+        judge: A judge of the user's own, a LangChain chat model, or a judge's name.
         strategy: A strategy of the user's own; only its id matters here.
         steers: Whether what answers can be steered.
         sinks: Who else is told every verdict.
 
     Raises:
-        PolicyError: If policy and judge do not go together.
+        PolicyError: If policy and judge do not go together, or a judge's model is not there.
     """
+    if isinstance(judge, str):
+        judge = judge_of(config_of(judge))
+    configs = [config for _, config in policy.stages.judges()]
+    _require_models([*configs, *([policy.judge] if judge is None else [])])
     made = make_judge(
         policy.judge, engine=engine, own=judge, load=load_local, load_guard=load_guard
     )
@@ -124,12 +137,30 @@ def make_turns(
     )
 
 
+def judge_of(config: JudgeConfig) -> Judge:
+    """Return the judge of a configuration that needs no guarded model; nothing is loaded yet.
+
+    Raises:
+        PolicyError: If it needs an object, or its model is not there.
+    """
+    _require_models([config])
+    return make_judge(config, load=load_local, load_guard=load_guard)
+
+
+def _require_models(configs: Iterable[JudgeConfig]) -> None:
+    for config in configs:
+        if isinstance(config, LocalJudgeConfig | GuardModelJudgeConfig):
+            require_model(config)
+        elif isinstance(config, CombinedJudgeConfig):
+            _require_models(config.members)
+
+
 def load_local(config: LocalJudgeConfig) -> Engine:
     """Return the model of a judge of kind ``local``, loaded."""
     from safecode_guard.engines.transformers.model import TransformersModel
 
     return TransformersModel.load(
-        config.model,
+        folder_of(config.model),
         device=config.device,
         dtype=config.dtype,
         local_files_only=config.local_files_only,

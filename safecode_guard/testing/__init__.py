@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from safecode_guard.testing.endpoint import ModelEndpoint
     from safecode_guard.testing.events import EventRecorder, RecordedEvent
     from safecode_guard.testing.judge import Answer, Delay, ScriptedJudge
     from safecode_guard.testing.model import (
@@ -21,12 +22,14 @@ if TYPE_CHECKING:
         ScriptedVLM,
     )
     from safecode_guard.testing.server import ScriptedServer
+    from safecode_guard.testing.serving import serving
 
 __all__ = [
     "Answer",
     "ByteVocabulary",
     "Delay",
     "EventRecorder",
+    "ModelEndpoint",
     "RecordedEvent",
     "Replies",
     "Scene",
@@ -35,9 +38,11 @@ __all__ = [
     "ScriptedPrompts",
     "ScriptedServer",
     "ScriptedVLM",
+    "serving",
 ]
 
 _LAZY = {
+    "ModelEndpoint": "endpoint",
     "EventRecorder": "events",
     "RecordedEvent": "events",
     "Answer": "judge",
@@ -50,6 +55,7 @@ _LAZY = {
     "ScriptedPrompts": "model",
     "ScriptedVLM": "model",
     "ScriptedServer": "server",
+    "serving": "serving",
 }
 """Module of each name."""
 

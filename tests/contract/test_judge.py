@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from PIL import Image
@@ -20,6 +21,7 @@ from safecode_guard.judges.cache import JudgementCache
 from safecode_guard.judges.chat import ChatJudge
 from safecode_guard.judges.factory import make_judge
 from safecode_guard.judges.failsafe import arun_judge, run_judge, run_many
+from safecode_guard.judges.http import HttpJudge
 from safecode_guard.judges.label_logits import LabelLogitsJudge
 from safecode_guard.judges.local import LocalJudge
 from safecode_guard.judges.protocol import (
@@ -34,9 +36,9 @@ from safecode_guard.judges.protocol import (
 )
 from safecode_guard.models.families import Family
 from safecode_guard.models.protocol import Engine, Sampling
-from safecode_guard.policy import LocalJudgeConfig, SameModelJudgeConfig
+from safecode_guard.policy import HttpJudgeConfig, LocalJudgeConfig, SameModelJudgeConfig
 from safecode_guard.taxonomy import CATEGORIES, LABELS, Stage
-from safecode_guard.testing import ScriptedJudge, ScriptedVLM
+from safecode_guard.testing import ModelEndpoint, ScriptedJudge, ScriptedVLM
 from safecode_guard.tiny.load import weights_path
 from safecode_guard.turns.images import CheckedImage
 from safecode_guard.turns.turn import ImagePart, TextPart, ToolCall, Turn, TurnMessage
@@ -146,6 +148,16 @@ def chat_word(folder: Path) -> Made:
     return Made(ChatJudge(FakeListChatModel(responses=["unsafe"]), reply="word"))
 
 
+def over_http(folder: Path, *, reply: Any = "auto", status: int = 200) -> Made:
+    """A judge behind an endpoint in this process, where the scripted model answers."""
+    endpoint = ModelEndpoint(ScriptedVLM(p_unsafe=0.9), name="m")
+    config = HttpJudgeConfig(url="http://judge.test/v1", model="m", reply=reply, retries=0)
+    transport = httpx.ASGITransport(endpoint.app())
+    if status != 200:
+        transport = httpx.MockTransport(lambda _: httpx.Response(status))  # type: ignore[assignment]
+    return Made(HttpJudge(config, transport=transport))
+
+
 def own(folder: Path) -> Made:
     return Made(Own())
 
@@ -158,6 +170,7 @@ JUDGES = [
     local,
     chat_json,
     chat_word,
+    over_http,
     own,
 ]
 OUT_OF_ORDER: list[Callable[[], Judge]] = [
@@ -168,6 +181,7 @@ OUT_OF_ORDER: list[Callable[[], Judge]] = [
         LocalJudgeConfig(model="m"), load=lambda _: ScriptedVLM(error=ModelError("broken"))
     ),
     lambda: ChatJudge(RaisingChat(responses=[])),
+    lambda: over_http(Path(), status=503).judge,
     Failing,
     lambda: Second(Failing()),
 ]

@@ -16,7 +16,7 @@ from safecode_guard import judges, testing
 HEAVY = ("torch", "transformers", "langchain", "langchain_core", "langgraph", "httpx", "llguidance")
 ON_LANGCHAIN_ALONE = ("runnables.", "events")
 """Where names come from that may load langchain_core, and nothing else that is heavy."""
-WITH_TORCH = ("model", "server")
+WITH_TORCH = ("model", "server", "endpoint")
 """Where the fakes come from that are models, and need torch."""
 JUDGES = sorted(path.stem for path in Path(judges.__file__).parent.glob("[a-z]*.py"))
 

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from safecode_guard.cli import demo
 from safecode_guard.cli.app import app
 from safecode_guard.cli.opening import messages_of, open_policy
+from safecode_guard.judges.folders import folder_of
 from safecode_guard.policy import Policy
 from safecode_guard.runnables.transformers import ChatTransformers
 from safecode_guard.testing import Scene, ScriptedVLM
@@ -225,7 +226,8 @@ def test_the_mime_type_is_only_a_hint(tmp_path: Path) -> None:
 def test_embedded_judges_have_names(tmp_path: Path) -> None:
     judge = open_policy(judge="light").judge
     assert judge.kind == "local"
-    assert judge.model == str(weights_path("light"))
+    assert judge.model == "light"
+    assert folder_of(judge.model) == str(weights_path("light"))
     other = open_policy(judge=str(tmp_path)).judge
     assert other.kind == "local"
     assert other.model == str(tmp_path)

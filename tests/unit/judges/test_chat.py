@@ -203,7 +203,7 @@ def test_many_are_judged_side_by_side_and_fail_alone(request_for: Make) -> None:
     found = judge.judge_many([request_for(text) for text in texts])
     assert time.monotonic() - started < 0.4
     assert [j.label for j in found] == ["unsafe", None, "safe", "safe", "unsafe"]
-    assert found[1].failed == "JudgeError (from ConnectionError): the check failed"
+    assert found[1].failed == "JudgeError (from ConnectionError): the chat model could not be asked"
 
 
 def test_json_asks_for_extras_only_if_wanted(request_for: Make) -> None:

@@ -20,7 +20,7 @@ from safecode_guard.policy import (
     SameModelJudgeConfig,
 )
 from safecode_guard.testing import ScriptedJudge, ScriptedVLM
-from tests.unit.judges.engines import TableEngine
+from tests.unit.judges.engines import TABLE, TableEngine
 
 
 def unloaded(config: LocalJudgeConfig) -> Engine:
@@ -59,7 +59,7 @@ def test_own_judge_goes_before_the_configuration() -> None:
 @pytest.mark.parametrize(
     ("config", "own", "message"),
     [
-        (SameModelJudgeConfig(), None, "no access to its logits"),
+        (SameModelJudgeConfig(), None, "guarded model cannot judge"),
         (ChatJudgeConfig(), None, "no chat model was given"),
         (CustomJudgeConfig(id="mine"), None, "'mine' was given"),
         (CustomJudgeConfig(id="mine"), ScriptedJudge(), "wants the judge 'mine'"),
@@ -74,9 +74,15 @@ def test_what_is_missing_is_named(config: JudgeConfig, own: object, message: str
         make_judge(config, own=own)
 
 
+def test_a_vocabulary_without_the_labels_is_told_at_construction(monkeypatch: Any) -> None:
+    monkeypatch.setattr(TABLE, "encode", lambda text: [7])
+    with pytest.raises(PolicyError, match="begins 'safe' and 'unsafe' with the same tokens"):
+        make_judge(SameModelJudgeConfig(), engine=TableEngine())
+
+
 @pytest.mark.parametrize("lacking", [{"vocabulary": None}, {"label_scores": False}])
 def test_model_that_keeps_its_scores_cannot_judge_itself(lacking: dict[str, Any]) -> None:
-    with pytest.raises(PolicyError, match="no access to its logits") as caught:
+    with pytest.raises(PolicyError, match="guarded model cannot judge") as caught:
         make_judge(SameModelJudgeConfig(), engine=TableEngine(**lacking))
     assert isinstance(caught.value.__cause__, JudgeError)
 

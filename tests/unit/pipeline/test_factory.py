@@ -65,9 +65,35 @@ def test_stages_have_their_own_judges_and_fall_back_on_the_policys():
     assert {made.judge_at(s).id for s in ("input", "tool_call", "tool_result")} == {"scripted"}
 
 
-def test_a_local_judge_loads_nothing_until_it_is_asked():
-    made = make_examiner(policy(judge={"kind": "local", "model": "no/such/model"}))
+def test_a_local_judge_loads_nothing_until_it_is_asked(monkeypatch):
+    monkeypatch.setattr(TransformersModel, "load", lambda *_, **__: pytest.fail("loaded"))
+    made = make_examiner(policy(judge={"kind": "local", "model": "light"}))
     assert isinstance(made.judge, LocalJudge)
+    assert made.judge.id.startswith("local:light@")
+
+
+LOST = {"kind": "local", "model": "lihgt"}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"judge": LOST},
+        {"judge": {"kind": "cascade", "members": [{"kind": "local", "model": "nano"}, LOST]}},
+        {"stages": {"output": {"judge": LOST}}},
+    ],
+)
+def test_a_judge_that_is_not_there_is_told_at_construction(given):
+    with pytest.raises(PolicyError, match="no model 'lihgt'.*Did you mean 'light'"):
+        make_examiner(policy(**given), engine=ScriptedVLM())
+
+
+def test_judges_are_given_by_name():
+    assert make_examiner(policy(), judge="nano").judge.id.startswith("local:nano@")
+    remote = make_examiner(policy(), judge="openai:http://localhost:1/v1#m").judge
+    assert remote.id.startswith("http:m@")
+    with pytest.raises(PolicyError, match="Did you mean 'nano'"):
+        make_examiner(policy(), judge="nanno")
 
 
 def test_a_local_judges_model_is_loaded_as_the_policy_says(monkeypatch):

@@ -1,0 +1,91 @@
+"""Judges by name: an embedded one, a model's directory or hub name, an endpoint's address.
+
+light, nano                             the embedded judges
+models/judge, org/judge                 a local model
+openai:http://host:8000/v1#model        a model behind an OpenAI-compatible endpoint
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import TypeAdapter, ValidationError
+
+from safecode_guard.errors import PolicyError
+from safecode_guard.judges.folders import EMBEDDED, folder_of
+from safecode_guard.policy import GuardModelJudgeConfig, JudgeConfig, LocalJudgeConfig, explain
+
+_ENDPOINT: Final = "openai:"
+_FORM: Final = "Write it like openai:http://host:8000/v1#model."
+_CONFIG: Final[TypeAdapter[JudgeConfig]] = TypeAdapter(JudgeConfig)
+
+
+def values_of(name: str) -> dict[str, Any]:
+    """Return the configuration that a judge's name stands for, as plain data.
+
+    Raises:
+        PolicyError: If it is an endpoint's address without a model, or a bare URL.
+    """
+    if name.startswith(_ENDPOINT):
+        url, _, model = name.removeprefix(_ENDPOINT).partition("#")
+        if not url or not model:
+            raise PolicyError(f"The judge {name!r} names no endpoint or no model.", hint=_FORM)
+        return {"kind": "http", "url": url, "model": model}
+    if "://" in name:
+        raise PolicyError(f"The judge {name!r} is a bare URL.", hint=_FORM)
+    return {"kind": "local", "model": name}
+
+
+def config_of(name: str) -> JudgeConfig:
+    """Return the configuration that a judge's name stands for.
+
+    Raises:
+        PolicyError: As for `values_of`, or if the address is none.
+    """
+    try:
+        return _CONFIG.validate_python(values_of(name))
+    except ValidationError as error:
+        raise PolicyError(explain(error), hint=_FORM) from error
+
+
+def require_model(config: LocalJudgeConfig | GuardModelJudgeConfig) -> None:
+    """Refuse a local judge whose model is not there; nothing is loaded.
+
+    Raises:
+        PolicyError: If it is neither a model's directory nor a hub's model that may be used; names
+            the one that was probably meant.
+    """
+    folder = Path(folder_of(config.model))
+    if (folder / "config.json").is_file():
+        return
+    if folder.is_dir():
+        raise PolicyError(
+            f"The directory {config.model!r} of the judge holds no model: it has no config.json.",
+            hint="Name the directory that a model was saved in.",
+        )
+    if config.local_files_only and not _cached(config.model):
+        raise PolicyError(
+            f"There is no model {config.model!r} for the judge: no directory of that name, and "
+            "none of the hub in the cache.",
+            hint=_meant(config.model),
+        )
+
+
+def _cached(name: str) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        return isinstance(try_to_load_from_cache(name, "config.json"), str)
+    except ValueError:  # no name that the hub could have
+        return False
+
+
+def _meant(name: str) -> str:
+    folder = Path(name).parent
+    beside = [str(folder / path.name) for path in folder.iterdir()] if folder.is_dir() else []
+    close = difflib.get_close_matches(name, [*EMBEDDED, *beside], n=1)
+    if close:
+        return f"Did you mean {close[0]!r}?"
+    return f"Embedded are {' and '.join(map(repr, EMBEDDED))}; an endpoint begins with 'openai:'."
