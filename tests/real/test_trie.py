@@ -60,7 +60,7 @@ def visible(name: str, lead: str, text: str, languages=()) -> list[float]:
 @PUBLISHED
 def test_no_root_of_one_letter_but_i(name):
     for lexicon in ((), *((language,) for language in LANGUAGES)):
-        for _, text, pushed, _ in trie(name, *lexicon).roots():
+        for _, text, pushed in trie(name, *lexicon).roots():
             letter = len(text) == 1 and not "㐀" <= text <= "鿿"
             assert not (pushed and letter) or text in "Ii", text
             assert not pushed or text not in {"D", "L", "T", "Des", "Dis", "Ent", "Mal", "Per"}

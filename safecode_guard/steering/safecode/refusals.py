@@ -254,7 +254,7 @@ def _read() -> dict[str, dict[str, list[str]]]:
 
 
 def _unbarred(text: str) -> Phrase:
-    stem, bar, rest = text.partition(BAR)
+    stem, _, rest = text.partition(BAR)
     weak = rest.startswith(BAR)
     return Phrase(stem + rest.removeprefix(BAR), stem, weak)
 

@@ -91,6 +91,8 @@ class RefusalTrie:
         self.lexicon = lexicon
         self.vocabulary = vocabulary
         self.reasoning = Reasoning(vocabulary)
+        self.unwritten: tuple[Phrase, ...] = ()
+        """Phrases that need tokens which this vocabulary lacks."""
         self._nodes = [_Node()]
 
     @classmethod
@@ -115,6 +117,7 @@ class RefusalTrie:
                 for ids, _ in writer.ways(spelling.text):
                     trie._spare(ids)
         trie._weigh_pieces()
+        trie.unwritten = tuple(p for p in lexicon.phrases if not any(writer.ways(p.text)))
         if not trie._nodes[ROOT].children:
             raise PolicyError(
                 "No refusal phrase can be written in the model's tokens.",
@@ -155,11 +158,10 @@ class RefusalTrie:
         lead = lead_of(self.vocabulary, so_far)
         return len(so_far) - lead.length if lead.over else 0
 
-    def roots(self) -> Iterator[tuple[int, str, bool, frozenset[str]]]:
-        """Yield the first tokens: id, text, whether they are pushed, the words they begin."""
+    def roots(self) -> Iterator[tuple[int, str, bool]]:
+        """Yield the first tokens: id, text from its first letter on, whether it is pushed."""
         for token, child in self._nodes[ROOT].children.items():
-            node = self._nodes[child]
-            yield token, node.text or "", node.pushed, frozenset(node.unfinished)
+            yield token, self._nodes[child].text or "", self._nodes[child].pushed
 
     def tokens(self, *, key_words_only: bool = False) -> frozenset[int]:
         """Return the flat set of tokens of all phrases as they stand; weak ones left out.
