@@ -27,12 +27,18 @@ from safecode_guard.turns.turn import Turn
 from tests import families
 from tests.families import ask, picture
 from tests.reference.decode import naive_guided, naive_logits
-from tests.reference.steering import openings, shares, steered
+from tests.reference.steering import nothing_said, openings, shares, steered
 
 GREEDY = Sampling(do_sample=False, max_tokens=10)
 P_UNSAFE = 0.9
 LAMBDA = 3.0
-STRONG = {"alpha": 0.5, "sigma": 1.0, "lambda_boost": LAMBDA, "certainty_power": 1.0}
+STRONG = {
+    "alpha": 0.5,
+    "sigma": 1.0,
+    "lambda_boost": LAMBDA,
+    "certainty_power": 1.0,
+    "most_steps": 5,  # the naive loop knows T and nothing of sealing
+}
 """Strong enough to change tokens on random weights."""
 
 
@@ -143,8 +149,8 @@ def test_guided_turn_equals_the_naive_formula(vlm):
         strength = LAMBDA * abs(2 * P_UNSAFE - 1)
         push = [0.0] * len(ids)
         said = so_far.tolist()
-        while said and vlm.vocabulary.decode(said[:1]).strip() == "":
-            said = said[1:]  # blank space before a refusal is no part of it
+        while said and nothing_said(vlm.vocabulary.decode(said[:1])):
+            said = said[1:]  # blanks and marks before a refusal are no part of it
         for token, share in shares(phrases, said, 1.0).items():
             push[token] = strength * share
         out = torch.tensor(

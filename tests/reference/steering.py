@@ -192,6 +192,8 @@ def weight(found: Openings, so_far: list[int], root_weight: float) -> float | No
 def shares(found: Openings, so_far: list[int], root_weight: float) -> dict[int, float]:
     """The next tokens of all phrases that begin with ``so_far``, and their shares of lambda."""
     k = len(so_far)
+    if tuple(so_far) not in found.begun:
+        return {}
     prefixes = [so_far[: j + 1] for j in range(k)]
     held = 0.0
     if k and weight(found, so_far, root_weight) is not None:
@@ -200,7 +202,7 @@ def shares(found: Openings, so_far: list[int], root_weight: float) -> dict[int, 
             if pushed(found, prefix) and own is not None:
                 held += 1 - own
     result = {}
-    for token in {p.ids[k] for p in found.begun.get(tuple(so_far), []) if len(p.ids) > k}:
+    for token in {p.ids[k] for p in found.begun[tuple(so_far)] if len(p.ids) > k}:
         if pushed(found, [*so_far, token]):
             own = weight(found, [*so_far, token], root_weight)
             result[token] = 1 + held if own is None else own
