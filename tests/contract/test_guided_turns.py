@@ -37,7 +37,6 @@ STRONG = {
     "sigma": 1.0,
     "lambda_boost": LAMBDA,
     "certainty_power": 1.0,
-    "most_steps": 5,  # the naive loop knows T and nothing of sealing
 }
 """Strong enough to change tokens on random weights."""
 
@@ -149,8 +148,9 @@ def test_guided_turn_equals_the_naive_formula(vlm):
         strength = LAMBDA * abs(2 * P_UNSAFE - 1)
         push = [0.0] * len(ids)
         said = so_far.tolist()
-        while said and nothing_said(vlm.vocabulary.decode(said[:1])):
-            said = said[1:]  # blanks and marks before a refusal are no part of it
+        # blanks and marks before a refusal are no part of it
+        lead = [k for k in range(len(said) + 1) if nothing_said(vlm.vocabulary.decode(said[:k]))]
+        said = said[max(lead) :]
         for token, share in shares(phrases, said, 1.0).items():
             push[token] = strength * share
         out = torch.tensor(
@@ -167,7 +167,10 @@ def test_guided_turn_equals_the_naive_formula(vlm):
         expected.append((logits, out))
         return out
 
-    tokens = naive_guided(vlm, turn, noised, adjust, p.guided_steps, GREEDY.max_tokens)
+    # how long guidance lasts is tested with the steering; here every step of it is
+    steps = len(watched.seen)
+    assert steps >= p.guided_steps
+    tokens = naive_guided(vlm, turn, noised, adjust, steps, GREEDY.max_tokens)
     assert list(result.tokens) == tokens
     assert len(watched.seen) == len(expected) > 0
     for (logits, out, _), (naive, wanted) in zip(watched.seen, expected, strict=True):
