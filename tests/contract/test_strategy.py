@@ -22,6 +22,8 @@ from safecode_guard.policy import DecodingPolicy
 from safecode_guard.steering.factory import BUILT_IN, check_runs, make_strategy
 from safecode_guard.steering.protocol import Probed, SteeringContext, Strategy, TurnPlan
 from safecode_guard.steering.restore import RESTORABLE, restore
+from safecode_guard.steering.safecode.guided import GuardedSteering
+from safecode_guard.steering.safecode.leads import MOST_LEAD_TOKENS
 from safecode_guard.steering.safecode.reference import ReferenceQuirks
 from safecode_guard.steering.safecode.refusals import Phrase, RefusalLexicon
 from safecode_guard.steering.safecode.tries import Tries
@@ -205,6 +207,13 @@ def answer(made: LogitsStrategy) -> tuple[list[int], list[torch.Tensor]]:
     return tokens, steered
 
 
+def most_tokens(made: LogitsStrategy) -> int:
+    """Return how many tokens may be steered: T, and what recipe guarded has beyond it."""
+    if isinstance(made, GuardedSteering):
+        return MOST_LEAD_TOKENS + max(made.steps, made.record.most_steps)
+    return made.steps
+
+
 def equal(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
     """Return whether logits are equal to the bit."""
     return [t.numpy().tobytes() for t in one] == [t.numpy().tobytes() for t in other]
@@ -308,7 +317,7 @@ def test_a_step_returns_logits_that_leave_something_to_choose(name):
             assert not got.isnan().any()
             assert all(torch.equal(part, old) for part, old in zip(parts, before, strict=True))
             tokens.append(int(got.argmax()))
-        assert 1 <= len(tokens) <= made.steps
+        assert 1 <= len(tokens) <= most_tokens(made)
 
 
 @steering
@@ -371,10 +380,10 @@ def test_what_is_done_stays_done(name, label, vocabulary, data):
         return
     some = known.encode('The dog. "It I see as\N{SNOWMAN}')
     token = st.one_of(st.integers(0, known.size - 1), st.sampled_from(some))
-    tokens = data.draw(st.lists(token, max_size=8))
+    tokens = data.draw(st.lists(token, max_size=24))
     over = [made.done(tokens[:n]) for n in range(len(tokens) + 1)]
     assert over == sorted(over)
-    assert all(over[made.steps :])
+    assert all(over[most_tokens(made) :])
 
 
 # -- records -------------------------------------------------------------------------------------

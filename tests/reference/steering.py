@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from safecode_guard.models.protocol import Vocabulary
-from safecode_guard.steering.safecode.refusals import RefusalLexicon
+from safecode_guard.steering.safecode.refusals import Phrase, RefusalLexicon
 
 Numbers = Sequence[float]
 
@@ -78,38 +80,132 @@ def noised(pixels: np.ndarray, noise: np.ndarray, sigma: float) -> np.ndarray:
     return np.round(values * 255).astype(np.uint8)
 
 
-def openings(lexicon: RefusalLexicon, vocabulary: Vocabulary) -> list[tuple[list[int], list[bool]]]:
-    """Every spelling of every phrase as tokens, and for each token whether all is still open."""
-    found = []
+LEADS = ("", " ", "\n", *"\"“'‘«「*_(>:：")
+"""What may stand directly before the first word of a refusal."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """One phrase in one spelling behind one lead."""
+
+    ids: list[int]
+    texts: list[str]
+    """What is written up to each token, from the first letter on."""
+    still: list[bool]
+    """For each token whether all is still open."""
+    word: str
+    """The first word."""
+    weak: bool
+
+    def unfinished(self, k: int) -> bool:
+        """Whether only a piece of the first word is written with token k."""
+        return max(len(text) for text in self.texts[: k + 1]) < len(self.word)
+
+
+@dataclass(frozen=True)
+class Openings:
+    """All phrases as tokens, what is spared, and the words of the vocabulary."""
+
+    phrases: list[Written]
+    spared: set[tuple[int, ...]]
+    """What is spared, and every beginning of it."""
+    known: Sequence[str]
+    begun: dict[tuple[int, ...], list[Written]]
+    """The phrases by their beginnings, so that nobody waits for the blackboard."""
+
+
+def openings(lexicon: RefusalLexicon, vocabulary: Vocabulary) -> Openings:
+    """Every spelling of every phrase, and of what is spared, behind every lead."""
+    phrases = []
     for phrase in lexicon.phrases:
-        for spelling in phrase.spellings():
-            for lead in ("", " ", "\n"):
-                ids = vocabulary.encode(lead + spelling.text)
-                while ids and vocabulary.decode(ids[:1]).strip() == "":
-                    ids = ids[1:]
-                if not ids or set(ids) & vocabulary.special_ids:
-                    continue
-                texts = [vocabulary.decode(ids[: k + 1]).strip() for k in range(len(ids))]
-                still = [len(text.rstrip("\ufffd")) < spelling.commits_at for text in texts]
-                found.append(
-                    (ids, [all(still[k : k + 1]) and all(still[:k]) for k in range(len(ids))])
-                )
+        for spelling in phrase.all_spellings():
+            pattern = "[一-鿿㐀-䶿]|[^\\W\\d_一-鿿㐀-䶿]+"
+            word = re.match(pattern, spelling.text)[0]  # type: ignore[index]
+            for ids in behind_leads(spelling.text, vocabulary):
+                texts = [letters_on(vocabulary.decode(ids[: k + 1])) for k in range(len(ids))]
+                open_ = [len(text) < spelling.commits_at for text in texts]
+                still = [all(open_[: k + 1]) for k in range(len(ids))]
+                phrases.append(Written(list(ids), texts, still, word, spelling.weak))
+    begun: dict[tuple[int, ...], list[Written]] = {}
+    for written in phrases:
+        for k in range(len(written.ids) + 1):
+            begun.setdefault(tuple(written.ids[:k]), []).append(written)
+    spared = {
+        ids[:k]
+        for opening in lexicon.spared
+        for spelling in Phrase(opening).all_spellings()
+        for ids in behind_leads(spelling.text, vocabulary)
+        for k in range(1, len(ids) + 1)
+    }
+    return Openings(phrases, spared, vocabulary.known_words, begun)
+
+
+def behind_leads(text: str, vocabulary: Vocabulary) -> set[tuple[int, ...]]:
+    """The tokens of a text behind each lead, from the one on that has its first letter."""
+    found = set()
+    for lead in LEADS:
+        ids = vocabulary.encode(lead + text)
+        silent = [k for k in range(len(ids)) if nothing_said(vocabulary.decode(ids[:k]))]
+        ids = ids[max(silent, default=0) :]
+        if ids and not set(ids) & vocabulary.special_ids:
+            found.add(tuple(ids))
     return found
 
 
-def shares(
-    phrases: list[tuple[list[int], list[bool]]], so_far: list[int], root_weight: float
-) -> dict[int, float]:
+def nothing_said(text: str) -> bool:
+    """Whether a text is marks alone, and whole."""
+    return "\ufffd" not in text and not any(c.isalnum() for c in text)
+
+
+def letters_on(text: str) -> str:
+    """A text from its first letter on, without a half character at its end."""
+    text = text.strip().rstrip("\ufffd")
+    while text and not text[0].isalnum():
+        text = text[1:]
+    return text
+
+
+def pushed(found: Openings, so_far: list[int]) -> bool:
+    """Whether a refusal is likely after a beginning of phrases: no piece of any word whatever."""
+    k = len(so_far) - 1
+    here = found.begun[tuple(so_far)]
+    if not all(p.unfinished(k) for p in here):
+        return True
+    piece = here[0].texts[k]
+    others = [word for word in found.known if word.startswith(piece) and word != piece]
+    if len(piece) < 2 or not others:
+        return len(piece) >= 2
+    fitting = [w for w in others if any(w.startswith(p.word) or p.word.startswith(w) for p in here)]
+    return len(fitting) >= len(others) / 2
+
+
+def weight(found: Openings, so_far: list[int], root_weight: float) -> float | None:
+    """The share of the last token of a beginning; None where no stem ends with it."""
+    k = len(so_far) - 1
+    here = found.begun[tuple(so_far)]
+    spared = tuple(so_far) in found.spared
+    if not spared and not any(p.still[k] for p in here):
+        return None
+    return min(root_weight, 0.5) if all(p.weak for p in here) else root_weight
+
+
+def shares(found: Openings, so_far: list[int], root_weight: float) -> dict[int, float]:
     """The next tokens of all phrases that begin with ``so_far``, and their shares of lambda."""
     k = len(so_far)
-    following = [(ids, still) for ids, still in phrases if ids[:k] == so_far and len(ids) > k]
-    parents = [still for ids, still in phrases if ids[:k] == so_far and k > 0]
-    parent_open = any(still[k - 1] for still in parents)
-    held = (1 - root_weight) * k if parent_open else 0.0
+    if tuple(so_far) not in found.begun:
+        return {}
+    prefixes = [so_far[: j + 1] for j in range(k)]
+    held = 0.0
+    if k and weight(found, so_far, root_weight) is not None:
+        for prefix in prefixes:
+            own = weight(found, prefix, root_weight)
+            if pushed(found, prefix) and own is not None:
+                held += 1 - own
     result = {}
-    for token in {ids[k] for ids, _ in following}:
-        is_open = any(still[k] for ids, still in following if ids[k] == token)
-        result[token] = root_weight if is_open else 1 + held
+    for token in {p.ids[k] for p in found.begun[tuple(so_far)] if len(p.ids) > k}:
+        if pushed(found, [*so_far, token]):
+            own = weight(found, [*so_far, token], root_weight)
+            result[token] = 1 + held if own is None else own
     return result
 
 

@@ -57,8 +57,12 @@ class GuidedSteps(AsRecorded):
 
     def stages(self, step: Step) -> Stages:
         """Return the logits after each stage, for traces."""
+        return self._steered(step, step.so_far.tolist())
+
+    def _steered(self, step: Step, so_far: Sequence[int]) -> Stages:
+        """Return the stages of a step, with the push that belongs to a text."""
         record = self.record
-        shares = self.shares(step.so_far.tolist()) if record.push else {}
+        shares = self.shares(so_far) if record.push else {}
         return steer(
             step.logits,
             record.push * spread(shares, step.ids, size=self.size) if shares else None,
@@ -90,12 +94,42 @@ class GuardedSteering(GuidedSteps):
     """The project's default: only tokens by which the text begins or continues a refusal.
 
     Rescaled contrast and plausibility cut come with the recipe's parameters, and the push has
-    been scaled by the judge's certainty. For stems ("I") see `trie`.
+    been scaled by the judge's certainty. For stems ("I") see `trie`. Guided are the first T tokens
+    of the visible answer, those before its first word not counted, and then as many more, up to
+    ``most_steps``, as the text stands within a refusal. A model's reasoning is left alone, or
+    steered like an answer of its own.
     """
 
     trie: RefusalTrie
+
+    def done(self, so_far: Sequence[int]) -> bool:
+        """Return whether the visible answer has got its guided tokens and stands in no refusal."""
+        end = self.trie.reasoning.end(so_far)
+        return end is not None and self._over(so_far[end:])
 
     def shares(self, so_far: Sequence[int]) -> Mapping[int, float]:
         """Return the children of the trie's node; stems hold back when refusals are suppressed."""
         weight = self.record.root_weight
         return self.trie.shares(so_far, root_weight=1.0 if weight is None else weight)
+
+    def stages(self, step: Step) -> Stages:
+        """Return the logits after each stage; the clean ones where reasoning is left alone."""
+        so_far = step.so_far.tolist()
+        end = self.trie.reasoning.end(so_far)
+        if end is not None:
+            return self._steered(step, so_far[end:])
+        begun = self.trie.reasoning.begin(so_far)
+        if (
+            self.record.reasoning == "steer"
+            and begun is not None
+            and not self._over(so_far[begun:])
+        ):
+            return self._steered(step, so_far[begun:])
+        return Stages(step.logits[0], step.logits[0], step.logits[0])
+
+    def _over(self, so_far: Sequence[int]) -> bool:
+        """Return whether guidance of a text, an answer or its reasoning, is over."""
+        written = self.trie.written(so_far)
+        if written < self.record.steps:
+            return False
+        return written >= (self.record.most_steps or 0) or not self.trie.inside(so_far)

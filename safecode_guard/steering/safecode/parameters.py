@@ -26,6 +26,8 @@ class SteeringParameters(BaseModel):
     lambda_supp: float
     certainty_power: float
     guided_steps: int
+    most_steps: int
+    reasoning: Literal["skip", "steer"]
     top_k: int
     root_weight: float
 
@@ -41,6 +43,8 @@ _PAPER: dict[str, Any] = {
     "lambda_supp": 1.0,
     "certainty_power": 0.0,
     "guided_steps": 5,
+    "most_steps": 5,
+    "reasoning": "steer",
     "top_k": 20,
     "root_weight": 1.0,
 }
@@ -49,6 +53,8 @@ _GUARDED = _PAPER | {
     "normalise": "rescale",
     "plausibility": 0.1,
     "certainty_power": 1.0,
+    "most_steps": 16,
+    "reasoning": "skip",
     "root_weight": 0.5,
 }
 RECIPE_DEFAULTS: dict[Recipe, dict[str, Any]] = {

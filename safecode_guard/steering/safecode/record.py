@@ -24,7 +24,8 @@ Quirk = Literal[
 
 _NOISE: Final = frozenset({"sigma", "noise_order"})
 _CONTRAST: Final = frozenset({"alpha", "normalise", "reference_view"}) | _NOISE
-_MODULATION: Final = frozenset({"push", "top_k", "root_weight"})
+_GUARDED: Final = frozenset({"most_steps", "reasoning"})
+_MODULATION: Final = frozenset({"push", "top_k", "root_weight"}) | _GUARDED
 
 
 class SafeCoDeRecord(BaseModel):
@@ -43,7 +44,11 @@ class SafeCoDeRecord(BaseModel):
     recipe: Recipe
     direction: Direction
     steps: int = Field(gt=0)
-    """Most tokens that are steered."""
+    """Tokens that are steered, T."""
+    most_steps: int | None = None
+    """Recipe ``guarded``: tokens that are steered at most, while the text is within a refusal."""
+    reasoning: Literal["skip", "steer"] | None = None
+    """Recipe ``guarded``: what is done to a model's reasoning."""
     alpha: float = Field(default=0, ge=0)
     """Weight of the second view, as used; 0: there is none."""
     normalise: Literal["none", "rescale", "vcd"] | None = None
@@ -114,6 +119,8 @@ def _needed(record: SafeCoDeRecord) -> Iterator[str]:
         yield from ("sigma", "noise_order", "seed")
     if record.push and record.recipe != "reference":
         yield "top_k"
+    if record.push and record.recipe == "guarded":
+        yield from _GUARDED
     if record.push or "force_phrase" in record.quirks:
         yield "lexicon"
     if record.later_temperature is not None:
@@ -131,6 +138,8 @@ def _unused(values: Mapping[str, Any], *, pictures: bool) -> frozenset[str]:
         unused |= _MODULATION
         if "force_phrase" not in values["quirks"]:
             unused |= {"lexicon"}
+    if values["recipe"] != "guarded":
+        unused |= _GUARDED
     if values["recipe"] != "guarded" or values["push"] > 0:
         unused |= {"root_weight"}
     if unused >= _NOISE and values["later_temperature"] is None:

@@ -9,12 +9,13 @@ import tomllib
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import resources
 
 from pydantic import BaseModel, ConfigDict
 
 from safecode_guard.errors import PolicyError
+from safecode_guard.steering.safecode.languages import language_of
 
 BAR = "|"
 APOSTROPHES = "’ʼ‘＇`´"
@@ -43,6 +44,8 @@ class Phrase:
 
     text: str
     stem: str = ""
+    weak: bool = False
+    """The stem begins ordinary sentences mostly ("This is"); written with two bars."""
 
     @property
     def commits_at(self) -> int:
@@ -68,7 +71,18 @@ class Phrase:
         for apostrophe in ("'", "’") if "'" in self.text else ("'",):
             text, stem = (part.replace("'", apostrophe) for part in (self.text, self.stem))
             for first in {text[0].upper(), text[0].lower()}:
-                yield Phrase(first + text[1:], first + stem[1:] if stem else "")
+                yield Phrase(first + text[1:], first + stem[1:] if stem else "", self.weak)
+
+    def all_spellings(self) -> Iterator[Phrase]:
+        """Yield the phrase as `spellings` does, and in capitals."""
+        spellings = list(self.spellings())
+        shouted = [Phrase(s.text.upper(), s.stem.upper(), s.weak) for s in spellings]
+        yield from dict.fromkeys([*spellings, *shouted])
+
+    @property
+    def barred(self) -> str:
+        """The phrase as it is written in a lexicon, with its bars."""
+        return self.stem + BAR * (1 + self.weak) + self.text[len(self.stem) :]
 
 
 class LexiconRecord(BaseModel):
@@ -80,6 +94,8 @@ class LexiconRecord(BaseModel):
     """Those it was loaded from; None: it was made of phrases alone."""
     phrases: tuple[str, ...] = ()
     """Own phrases beside the languages, or all there are; a bar ends a phrase's stem."""
+    spared: tuple[str, ...] = ()
+    """Ordinary openings that are spared, where there are no languages to read them from."""
     digest: str
 
 
@@ -101,6 +117,8 @@ class RefusalLexicon:
     """Openings that only tell a refusal when it has been written."""
     ordinary: tuple[str, ...] = ()
     """Openings that look like one of the others and refuse nothing."""
+    spared: tuple[str, ...] = ()
+    """Ordinary openings for whose sake steering treats what they share with phrases as stems."""
     languages: tuple[str, ...] | None = field(default=None, compare=False, kw_only=True)
     """Those it was loaded from; None: it was made of phrases alone."""
     own: tuple[str, ...] = field(default=(), compare=False, kw_only=True)
@@ -148,8 +166,24 @@ class RefusalLexicon:
         phrases += [_own(text, stems) for text in own]
         recognised = [text for part in chosen for text in part["recognised"]]
         ordinary = [text for part in chosen for text in part["ordinary"]]
-        unique = tuple(dict.fromkeys(phrases))
-        return cls(unique, tuple(recognised), tuple(ordinary), languages=wanted, own=own)
+        spared = [text for part in chosen for text in part["spared"]]
+        return cls(
+            tuple(dict.fromkeys(phrases)),
+            tuple(recognised),
+            tuple(ordinary),
+            tuple(spared),
+            languages=wanted,
+            own=own,
+        )
+
+    def for_request(self, text: str) -> RefusalLexicon:
+        """Return the part of the lexicon that answers to a request are steered by.
+
+        That is the request's language with English beside it, in which many models refuse whatever
+        they are asked in; all of it where the language cannot be told or the lexicon lacks it.
+        """
+        language = language_of(text)
+        return self._by_language.get(language, self) if language else self
 
     @classmethod
     def restore(cls, record: LexiconRecord) -> RefusalLexicon:
@@ -159,8 +193,7 @@ class RefusalLexicon:
             PolicyError: If it is another one here, say of another version of this package.
         """
         if record.languages is None:
-            parts = (text.partition(BAR) for text in record.phrases)
-            lexicon = cls(tuple(Phrase(stem + rest, stem) for stem, _, rest in parts))
+            lexicon = cls(tuple(map(_unbarred, record.phrases)), spared=record.spared)
         else:
             lexicon = cls.load(record.languages, extra=record.phrases)
         if lexicon.digest != record.digest:
@@ -173,14 +206,20 @@ class RefusalLexicon:
     def record(self) -> LexiconRecord:
         """Return the record from which `restore` makes a lexicon of the same phrases."""
         if self.languages is None:
-            barred = tuple(p.stem + BAR + p.text[len(p.stem) :] for p in self.phrases)
-            return LexiconRecord(phrases=barred, digest=self.digest)
+            barred = tuple(phrase.barred for phrase in self.phrases)
+            return LexiconRecord(phrases=barred, spared=self.spared, digest=self.digest)
         return LexiconRecord(languages=self.languages, phrases=self.own, digest=self.digest)
 
     @cached_property
+    def _by_language(self) -> dict[str, RefusalLexicon]:
+        languages = self.languages or ()
+        parts = {one: tuple(k for k in languages if k in (one, "en")) for one in languages}
+        return {one: RefusalLexicon.load(part, extra=self.own) for one, part in parts.items()}
+
+    @cached_property
     def digest(self) -> str:
-        """Identifies the phrases and their stems: equal digests steer equally."""
-        text = json.dumps([[phrase.text, phrase.stem] for phrase in self.phrases])
+        """Identifies the phrases, their stems and what is spared: equal digests steer equally."""
+        text = json.dumps([[phrase.barred for phrase in self.phrases], self.spared])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def is_refusal(self, text: str) -> bool:
@@ -208,15 +247,22 @@ def plain_form(text: str) -> str:
     return re.sub(r"[^\S\n]+", " ", text.casefold())
 
 
+@cache
 def _read() -> dict[str, dict[str, list[str]]]:
     source = resources.files("safecode_guard.steering.safecode") / "lexicon.toml"
     return tomllib.loads(source.read_text(encoding="utf-8"))
 
 
+def _unbarred(text: str) -> Phrase:
+    stem, _, rest = text.partition(BAR)
+    weak = rest.startswith(BAR)
+    return Phrase(stem + rest.removeprefix(BAR), stem, weak)
+
+
 def _marked(text: str) -> Phrase:
-    stem, bar, rest = text.partition(BAR)
-    phrase = Phrase((stem + rest).strip(), stem.strip() if bar else "")
-    if (not rest.strip() and bar) or not phrase.text:
+    read = _unbarred(text)
+    phrase = Phrase(read.text.strip(), read.stem.strip(), read.weak)
+    if (BAR in text and not text.rpartition(BAR)[2].strip()) or not phrase.text:
         raise PolicyError(
             f"The refusal phrase {text!r} has no words that refuse.",
             hint="Write an opening of a refusal; a bar ends the part that is ordinary.",

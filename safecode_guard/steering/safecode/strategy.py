@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from safecode_guard.errors import PolicyError
-from safecode_guard.models.protocol import LogitsStrategy, Needs, Vocabulary
+from safecode_guard.models.protocol import LogitsStrategy, Needs
 from safecode_guard.steering.protocol import SteeringContext
 from safecode_guard.steering.safecode.contrast import check_contrast
 from safecode_guard.steering.safecode.parameters import SteeringParameters
@@ -81,7 +81,7 @@ class SafeCoDe:
             return None
         return steering_of(
             record,
-            trie=self.trie(context.vocabulary) if record.lexicon else None,
+            trie=self.trie(context) if record.lexicon else None,
             vocabulary=context.vocabulary,
             second=self._second_views(context) if record.alpha else None,
         )
@@ -91,9 +91,15 @@ class SafeCoDe:
         record = self._record_of(context)
         return record.to_json() if record else {}
 
-    def trie(self, vocabulary: Vocabulary) -> RefusalTrie:
-        """Return the refusal trie of a vocabulary, built at its first use."""
-        return self._tries.of(self.lexicon, vocabulary)
+    def trie(self, context: SteeringContext) -> RefusalTrie:
+        """Return the trie of the phrases that steer a turn, in the model's tokens."""
+        return self._tries.of(self._lexicon_of(context), context.vocabulary)
+
+    def _lexicon_of(self, context: SteeringContext) -> RefusalLexicon:
+        """Return the phrases of the request's language; recipe ``guarded`` alone goes by it."""
+        if self.parameters.recipe != "guarded":
+            return self.lexicon
+        return self.lexicon.for_request(context.turn.query)
 
     def _record_of(self, context: SteeringContext) -> SafeCoDeRecord | None:
         if context.direction == "suppress" and context.label != "safe":
@@ -115,7 +121,7 @@ class SafeCoDe:
             "direction": direction,
             "steps": parameters.guided_steps,
             "push": push_of(context, parameters),
-            "lexicon": self.lexicon.record(),
+            "lexicon": self._lexicon_of(context).record(),
             "seed": context.seed,
             "quirks": (),
             "later_temperature": None,

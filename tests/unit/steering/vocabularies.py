@@ -78,6 +78,17 @@ def whole_words() -> TokenizerVocabulary:
     return _vocabulary(tokenizer)
 
 
+@functools.cache
+def characters() -> TokenizerVocabulary:
+    """A table of letters and marks, each its own token."""
+    table = [UNKNOWN, END, *" \n.,'!", *map(chr, range(65, 91)), *map(chr, range(97, 123)), *"éöüß"]
+    tokenizer = Tokenizer(
+        models.BPE({token: i for i, token in enumerate(table)}, [], unk_token=UNKNOWN)
+    )
+    tokenizer.decoder = decoders.Fuse()
+    return _vocabulary(tokenizer)
+
+
 def _corpus() -> list[str]:
     refusals = [phrase.text for phrase in RefusalLexicon.load().phrases]
     return [*refusals, *ORDINARY] * 4

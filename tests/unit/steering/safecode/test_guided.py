@@ -216,3 +216,32 @@ def test_without_the_root_a_greedy_answer_would_never_get_to_refuse():
     logits[0, token("The")], logits[0, token("I")] = math.log(0.6), math.log(0.4)
     got = steering(alpha=0).adjust(step(logits))
     assert got.argmax() == token("I")
+
+
+# -- how long ----------------------------------------------------------------------------------
+
+
+def test_it_is_guided_until_the_refusal_is_sealed():
+    made = steering(guided_steps=2, most_steps=9)
+    refusal = VOCABULARY.encode("I'm afraid that's not something I can")
+    over = [made.done(refusal[:k]) for k in range(len(refusal) + 1)]
+    assert over == [False] * min(9, len(refusal)) + [True] * (
+        len(refusal) + 1 - min(9, len(refusal))
+    )
+    ordinary = VOCABULARY.encode("The dog")
+    assert [made.done(ordinary[:k]) for k in (0, 1, 2)] == [False, False, True]
+    turned = [*VOCABULARY.encode("I'm afraid"), *ordinary]
+    assert made.done(turned)
+
+
+def test_what_stands_before_the_first_word_is_not_counted():
+    made = steering(guided_steps=1)
+    lead = VOCABULARY.encode("**Answer:** ")
+    assert not any(made.done(lead[:k]) for k in range(len(lead) + 1))
+    assert made.done([*lead, *VOCABULARY.encode("The")])
+
+
+def test_the_papers_recipe_counts_every_token():
+    made = steering(recipe="paper", most_steps=9)
+    assert made.done(VOCABULARY.encode("I'm afraid that's not something")[:5])
+    assert made.done(VOCABULARY.encode("**" * 5)[:5])

@@ -142,7 +142,7 @@ def test_probabilities_of_refusal_tokens_are_scaled_and_alpha_is_halved():
     loosened = strategy("safe", lambda_supp=1.2)
     logits = two_views()
     z_cd = naive.contrasted(logits[0].tolist(), logits[1].tolist(), 0.15, "none")
-    refusals = set(safecode(lexicon=LEXICON).trie(VOCABULARY).tokens())
+    refusals = set(safecode(lexicon=LEXICON).trie(context(VOCABULARY)).tokens())
     expected = naive.scaled_probabilities(z_cd, refusals, 1.2)
     got = loosened.stages(step(logits)).steered.softmax(-1)
     torch.testing.assert_close(got, torch.tensor(expected), rtol=1e-4, atol=1e-7)

@@ -16,6 +16,7 @@ from safecode_guard.steering.safecode.reference import (
 from safecode_guard.steering.safecode.refusals import RefusalLexicon
 from safecode_guard.steering.safecode.strategy import push_of
 from safecode_guard.steering.safecode.views import second_views
+from safecode_guard.turns.turn import TextPart, Turn, TurnMessage
 from tests.unit.steering.contexts import PICTURE, WORDS, context, safecode, step
 from tests.unit.steering.vocabularies import byte_level, sentence_piece
 
@@ -142,9 +143,9 @@ def test_a_contradictory_contrast_is_refused_before_any_turn():
 
 def test_a_trie_is_built_once_per_vocabulary():
     strategy = safecode()
-    first = strategy.trie(VOCABULARY)
-    assert strategy.trie(VOCABULARY) is first
-    assert strategy.trie(sentence_piece()) is not first
+    first = strategy.trie(context(VOCABULARY))
+    assert strategy.trie(context(VOCABULARY, "safe")) is first
+    assert strategy.trie(context(sentence_piece())) is not first
 
 
 def test_turns_do_not_disturb_each_other():
@@ -171,9 +172,10 @@ def test_turns_do_not_disturb_each_other():
 
 
 def test_own_phrases_are_pushed():
-    lexicon = RefusalLexicon.load(["en"], extra=["Nay, |never"])
-    trie = safecode(lexicon=lexicon).trie(VOCABULARY)
-    assert VOCABULARY.encode("Nay, never")[0] in trie.shares([])
+    lexicon = RefusalLexicon.load(["en"], extra=["I |never shall"])
+    trie = safecode(lexicon=lexicon).trie(context(VOCABULARY))
+    i, never, *_ = VOCABULARY.encode("I never shall")
+    assert never in trie.shares([i])
 
 
 # -- the record ---------------------------------------------------------------------------------
@@ -186,6 +188,8 @@ CONTRAST = {
     "noise_order": "after_resize",
     "seed": 7,
 }
+ENGLISH = {"languages": ["en"], "digest": RefusalLexicon.load(["en"]).digest}
+"""Of the request."""
 EVERY_LANGUAGE = {
     "languages": ["en", "de", "fr", "es", "zh"],
     "digest": RefusalLexicon.load().digest,
@@ -206,8 +210,10 @@ def test_the_record_of_a_boost():
         "steps": 5,
         "push": 0.5,
         "top_k": 20,
+        "most_steps": 16,
+        "reasoning": "skip",
         "plausibility": 0.1,
-        "lexicon": EVERY_LANGUAGE,
+        "lexicon": ENGLISH,
     }
 
 
@@ -262,6 +268,23 @@ def test_what_a_quirk_does_to_a_number_is_in_the_number():
     assert drawn["seed"] == 7
     left = ReferenceQuirks(later_temperature=None)
     assert "seed" not in record("safe", recipe="reference", alpha=0, quirks=left)
+
+
+@pytest.mark.parametrize(
+    ("request_", "languages"),
+    [
+        ("How do I run faster here?", ["en"]),
+        ("Wie kann ich hier schneller laufen?", ["en", "de"]),
+        ("Comment est-ce que je peux courir plus vite ici ?", ["en", "fr"]),
+        ("怎么跑得更快？", ["en", "zh"]),
+        ("Answer in German: how do I run faster here?", ["en", "de", "fr", "es", "zh"]),
+        ("Hm?", ["en", "de", "fr", "es", "zh"]),
+    ],
+)
+def test_phrases_follow_the_requests_language(request_, languages):
+    turn = Turn((TurnMessage("user", (TextPart(request_),)),))
+    assert record(turn=turn)["lexicon"]["languages"] == languages
+    assert record(turn=turn, recipe="paper")["lexicon"] == EVERY_LANGUAGE
 
 
 def test_own_phrases_stand_beside_their_languages():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safecode_guard.errors import PolicyError
-from safecode_guard.steering.safecode.refusals import RefusalLexicon
+from safecode_guard.steering.safecode.leads import may_become_lead
+from safecode_guard.steering.safecode.refusals import Phrase, RefusalLexicon
 from safecode_guard.steering.safecode.trie import RefusalTrie, flat, spread
+from safecode_guard.steering.safecode.words import first_word
 from tests.reference import steering as naive
-from tests.unit.steering.vocabularies import byte_level, sentence_piece, whole_words
+from tests.unit.steering.vocabularies import byte_level, characters, sentence_piece, whole_words
 
 LEXICON = RefusalLexicon.load()
 VOCABULARIES = {"bytes": byte_level, "pieces": sentence_piece, "words": whole_words}
@@ -22,27 +25,29 @@ unhurried = settings(deadline=None, max_examples=50)
 
 
 @functools.cache
+def built(kind):
+    return RefusalTrie.build(LEXICON, VOCABULARIES[kind]())
+
+
+@functools.cache
 def english():
     return RefusalTrie.build(RefusalLexicon.load(["en"]), byte_level())
 
 
-@pytest.fixture(scope="module", params=VOCABULARIES)
-def vocabulary(request):
-    return VOCABULARIES[request.param]()
+class Wrapped:
+    """Another vocabulary but for what a subclass says."""
+
+    def __init__(self, vocabulary):
+        self._vocabulary = vocabulary
+
+    def __getattr__(self, name):
+        return getattr(self._vocabulary, name)
 
 
-@pytest.fixture(scope="module")
-def trie(vocabulary):
-    return RefusalTrie.build(LEXICON, vocabulary)
-
-
-@pytest.fixture(scope="module")
-def phrases(vocabulary):
-    return naive.openings(LEXICON, vocabulary)
-
-
-def test_every_prefix_of_every_phrase_has_the_naive_children(trie, phrases):
-    prefixes = {tuple(ids[:k]) for ids, _ in phrases for k in range(len(ids) + 1)}
+@pytest.mark.parametrize("kind", VOCABULARIES)
+def test_every_prefix_of_every_phrase_has_the_naive_children(kind):
+    trie, phrases = built(kind), naive.openings(LEXICON, VOCABULARIES[kind]())
+    prefixes = {tuple(p.ids[:k]) for p in phrases.phrases for k in range(len(p.ids) + 1)}
     sample = sorted(prefixes)[:: max(1, len(prefixes) // 150)]
     for prefix in [(), *sample]:
         for root_weight in (1.0, 0.25):
@@ -58,7 +63,7 @@ def test_another_text_is_a_dead_end(data):
     so_far = vocabulary.encode(text)
     children = set(trie.shares(so_far))
     other = data.draw(st.integers(0, vocabulary.size - 1))
-    if other in children or (not so_far and not vocabulary.decode([other]).strip()):
+    if other in children or (not so_far and may_become_lead(vocabulary.decode([other]))):
         return
     after = data.draw(st.lists(st.integers(0, vocabulary.size - 1), max_size=4))
     assert trie.shares([*so_far, other, *after]) == {}
@@ -79,16 +84,17 @@ def test_another_text_is_a_dead_end(data):
 @pytest.mark.parametrize("lead", ["", " ", "\n", "\n\n"])
 def test_a_phrase_of_many_tokens_is_followed_to_its_end(kind, text, lead):
     vocabulary = VOCABULARIES[kind]()
-    trie = RefusalTrie.build(LEXICON, vocabulary)
+    trie = built(kind)
     ids = vocabulary.encode(lead + text)
     blank = sum(1 for k in range(len(ids)) if not vocabulary.decode(ids[: k + 1]).strip())
     for k in range(blank, len(ids)):
-        assert ids[k] in trie.shares(ids[:k]), vocabulary.decode(ids[: k + 1])
+        written = vocabulary.decode(ids[: k + 1]).strip()
+        piece = len(written.rstrip("\ufffd")) < len(first_word(text))
+        assert piece or ids[k] in trie.shares(ids[:k]), written
 
 
 def test_whitespace_before_the_answer_changes_nothing():
-    vocabulary = byte_level()
-    trie = RefusalTrie.build(LEXICON, vocabulary)
+    vocabulary, trie = byte_level(), built("bytes")
     newline = vocabulary.encode("\n")
     assert trie.shares([*newline, *newline]) == trie.shares([])
     inside = [*vocabulary.encode("I"), *newline]
@@ -96,17 +102,15 @@ def test_whitespace_before_the_answer_changes_nothing():
 
 
 def test_an_ordinary_i_is_left_alone_once_the_text_has_gone_another_way():
-    vocabulary = byte_level()
-    trie = RefusalTrie.build(LEXICON, vocabulary)
+    vocabulary, trie = byte_level(), built("bytes")
     assert trie.shares(vocabulary.encode("I"))
     assert trie.shares(vocabulary.encode("I see")) == {}
     assert trie.shares(vocabulary.encode("You can see that I")) == {}
 
 
 def test_what_a_stem_holds_back_falls_to_the_token_that_leaves_it():
-    vocabulary = byte_level()
-    trie = RefusalTrie.build(LEXICON, vocabulary)
-    for text in ("I cannot", "I'm sorry", "Sorry, I", "As an AI, I", "I am unable to"):
+    vocabulary, trie = byte_level(), built("bytes")
+    for text in ("I cannot", "I'm sorry, but", "Sorry, but I", "As an AI, I", "I am unable to"):
         ids = vocabulary.encode(text)
         for root_weight in (0.0, 0.3, 1.0):
             given = [trie.shares(ids[:k], root_weight=root_weight)[ids[k]] for k in range(len(ids))]
@@ -114,11 +118,82 @@ def test_what_a_stem_holds_back_falls_to_the_token_that_leaves_it():
             assert min(given) >= 0
 
 
-def test_the_naive_search_agrees_that_i_is_a_stem_and_sorry_is_not():
+def test_at_the_root_i_is_a_stem_and_so_is_what_an_ordinary_opening_shares():
+    lexicon = RefusalLexicon((Phrase("I cannot", "I"), Phrase("Sorry, I can't"), Phrase("Nope")))
+    for spared, expected in ((), 1.0), (("Sorry to hear",), 0.5):
+        trie = RefusalTrie.build(replace(lexicon, spared=spared), byte_level())
+        root = trie.shares([], root_weight=0.5)
+        assert root[byte_level().encode("I")[0]] == 0.5
+        assert root[byte_level().encode("Sorry")[0]] == expected
+    assert sum(
+        trie.shares(ids[:k], root_weight=0.5)[ids[k]]
+        for ids in [byte_level().encode("Sorry,")]
+        for k in range(len(ids))
+    ) == len(byte_level().encode("Sorry,"))
+
+
+def test_a_weak_stem_gets_half_in_either_direction_and_the_rest_falls_due():
     vocabulary = byte_level()
-    root = RefusalTrie.build(LEXICON, vocabulary).shares([], root_weight=0.5)
-    assert root[vocabulary.encode("I")[0]] == 0.5
-    assert root[vocabulary.encode("Sorry")[0]] == 1.0
+    lexicon = RefusalLexicon((Phrase("This is not something", "This is", True), Phrase("I shall")))
+    trie = RefusalTrie.build(lexicon, vocabulary)
+    ids = vocabulary.encode("This is not")
+    for root_weight, stem in ((1.0, 0.5), (0.5, 0.5), (0.2, 0.2)):
+        given = [trie.shares(ids[:k], root_weight=root_weight)[ids[k]] for k in range(len(ids))]
+        assert given[0] == stem
+        assert sum(given) == pytest.approx(len(ids))
+    assert trie.tokens() == frozenset(
+        token for text in ("I shall", " I shall", "i shall") for token in vocabulary.encode(text)
+    )
+
+
+def test_a_piece_of_a_first_word_is_pushed_where_it_begins_little_else():
+    class Known(Wrapped):
+        known_words = ("De", "Dear", "Do", "Désert", "Désolé", "Désormais", "Entschuldigungen")
+
+    trie = RefusalTrie.build(
+        RefusalLexicon((Phrase("Désolé"), Phrase("Entschuldigung"))), Known(characters())
+    )
+    assert {characters().decode([t]) for t in trie.shares([])} == set()
+    after = {
+        text: {characters().decode([t]) for t in trie.shares(characters().encode(text))}
+        for text in ("D", "Dé", "Dés", "Déso", "Désol", "E", "Entsc")
+    }
+    assert after["D"] == after["Dé"] == set()  # of Désert, Désolé, Désormais one refuses
+    assert (after["Dés"], after["Déso"], after["Désol"]) == ({"o"}, {"l"}, {"é"})
+    assert (after["E"], after["Entsc"]) == ({"n", "N"}, {"h"})
+
+
+@pytest.mark.parametrize(
+    "lead",
+    ["**", '"', "“", "- ", "> ", "## ", "1. ", "🚫 ", "⚠️ ", "Answer: ", "**Answer:** ", "\n\n"],
+)
+@pytest.mark.parametrize("kind", ["bytes", "pieces"])
+def test_a_refusal_is_followed_behind_what_may_stand_before_it(kind, lead):
+    vocabulary, trie = VOCABULARIES[kind](), built(kind)
+    ids = vocabulary.encode(lead + "I'm sorry, but I can't")
+    before = sum("I" not in vocabulary.decode(ids[: k + 1]) for k in range(len(ids)))
+    assert all(ids[k] in trie.shares(ids[:k]) for k in range(before, len(ids)))
+    assert trie.written(ids[:before]) == 0
+    assert trie.written(ids) == len(ids) - before
+    assert trie.inside(ids[: before + 2])
+
+
+def test_a_label_that_was_none_is_text():
+    vocabulary, trie = byte_level(), built("bytes")
+    assert trie.written(vocabulary.encode("Answer")) == 0
+    for text in ("Answers vary", "Answering this", "**Note"):
+        ids = vocabulary.encode(text)
+        assert trie.written(ids) > 0
+        assert trie.shares(ids) == {}
+
+
+@unhurried
+@given(text=st.text(max_size=12), more=st.text(max_size=6))
+def test_what_is_written_is_never_taken_back(text, more):
+    vocabulary, trie = byte_level(), english()
+    ids = vocabulary.encode(text) + vocabulary.encode(more)
+    counts = [trie.written(ids[:k]) for k in range(len(ids) + 1)]
+    assert counts == sorted(counts)
 
 
 def test_unknown_words_are_never_pushed():
@@ -136,17 +211,12 @@ def test_a_model_that_can_write_no_refusal_is_refused():
 
 def test_tokens_beyond_the_logits_are_left_out():
     vocabulary = byte_level()
-    whole = RefusalTrie.build(LEXICON, vocabulary).tokens()
+    whole = built("bytes").tokens()
 
-    class Narrow:
-        id = "narrow"
+    class Narrow(Wrapped):
         size = sorted(whole)[len(whole) // 2]
-        eos_ids = vocabulary.eos_ids
-        special_ids = vocabulary.special_ids
-        encode = staticmethod(vocabulary.encode)
-        decode = staticmethod(vocabulary.decode)
 
-    narrow = RefusalTrie.build(LEXICON, Narrow()).tokens()
+    narrow = RefusalTrie.build(LEXICON, Narrow(vocabulary)).tokens()
     assert narrow
     assert max(narrow) < Narrow.size
 
