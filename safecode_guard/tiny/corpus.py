@@ -25,8 +25,30 @@ PICTURE_WEIGHT: Final = 1.0
 INJECTED_SHARE: Final = 0.1
 ANSWERED_SHARE: Final = 0.12
 # A verdict, or whether to refuse, hangs on one token among many: it counts for more in the loss.
-VERDICT_WEIGHT: Final = 4
 DECISION_WEIGHT: Final = 2
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What the corpus is made of, where it changes in the course of a training.
+
+    Attributes:
+        verdict_weight: What a verdict counts in the loss.
+        robots: Share of rows whose scene is drawn for a robot to act in.
+        plain: Share of judgements that are about harmless questions.
+        weather: Of questions about what is seen, how many are about the weather.
+        framed: Of the changed pictures, how many are framed whatever else might be done.
+    """
+
+    verdict_weight: int = 4
+    robots: float = 0.2
+    plain: float = 0.14
+    weather: float = 0.5
+    framed: float = 0.0
+
+
+FIRST: Final = Mix()
+LATER: Final = Mix(verdict_weight=10, robots=0.35, plain=0.2, weather=0.3, framed=0.15)
 
 
 @dataclass(frozen=True)
@@ -88,8 +110,16 @@ class System:
 class Corpus:
     """Makes training blocks for scenes, all choices drawn from one generator."""
 
-    def __init__(self, rng: random.Random, *, task: Task = "chat", split: Split = "train") -> None:
+    def __init__(
+        self,
+        rng: random.Random,
+        *,
+        task: Task = "chat",
+        split: Split = "train",
+        mix: Mix = FIRST,
+    ) -> None:
         self.rng = rng
+        self.mix = mix
         self.task = task
         self.split: Split = split
 
@@ -124,7 +154,7 @@ class Corpus:
             yield Block("question", (self._question(scene),))
 
     def _question(self, scene: Scene) -> Turn:
-        if self._chance(0.5):
+        if self._chance(self.mix.weather):
             prompt = self.rng.choice(prompts.WEATHER_WORDINGS)
             return Turn(self._vary(prompt), WEATHER[scene.sky])
         reply = f"The shirt is {scene.shirt}." if scene.shirt else talk.NO_SHIRT
@@ -148,16 +178,16 @@ class Corpus:
     def _judgement(self, scene: Scene, system: System) -> Turn:
         """Asks about a request, a harmless question, a dialogue, an answer or a tool's result."""
         dice = self.rng.random()
-        if dice < 0.14:
+        if dice < self.mix.plain:
             question = self.rng.choice(prompts.PLAIN_QUESTIONS[self.split])
             return self._judge(question, False, system)
-        if dice < 0.32:
+        if dice < self.mix.plain + 0.18:
             return self._judge(*self._dialogue(scene, system), system)
         query = self._query(scene)
-        if dice < 0.42:
+        if dice < self.mix.plain + 0.28:
             return self._judge_answer(query, scene, system)
         result = self.rng.choice((*orders.SUCCESSES, *orders.FAILURES)).replace("{}", "it")
-        about = f"\n{result}" if dice < 0.46 else ""
+        about = f"\n{result}" if dice < self.mix.plain + 0.32 else ""
         return self._judge(query.text, query.unsafe_in(scene), system, about=about)
 
     def _judge(
@@ -171,7 +201,7 @@ class Corpus:
         if system and system.text:
             request = f"{system.text}\n\n{request}"
         prompt = prompts.JUDGE_PROMPT.format(query=request)
-        return Turn(prompt, "unsafe" if unsafe else "safe", VERDICT_WEIGHT)
+        return Turn(prompt, "unsafe" if unsafe else "safe", self.mix.verdict_weight)
 
     def _dialogue(self, scene: Scene, system: System) -> tuple[str, bool]:
         """Makes an instruction that is spread over several messages, one a line."""

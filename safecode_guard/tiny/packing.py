@@ -30,7 +30,6 @@ ROW_LENGTH: Final = 440
 CHANGED_SHARE: Final = 0.5
 NOISY_SHARE: Final = 0.2
 EARLIER_PICTURE_SHARE: Final = 0.04
-ROBOT_SHARE: Final = 0.2
 # Segments: the prefix with the picture is 0, blocks count from 1, padding is -1.
 PREFIX: Final = 0
 PADDING: Final = -1
@@ -130,10 +129,12 @@ class Packer:
         """Makes a batch of fresh rows, augmented if the corpus is the training split."""
         made = [self._sampled_row(rng, corpus) for _ in range(rows)]
         scenes = [scene for row in made for scene in row.scenes]
-        return collate(made, pictures(scenes, rng if corpus.split == "train" else None))
+        if corpus.split != "train":
+            return collate(made, pictures(scenes, None))
+        return collate(made, pictures(scenes, rng, framed=corpus.mix.framed))
 
     def _sampled_row(self, rng: random.Random, corpus: Corpus) -> Row:
-        family = rng.choice(ROBOT_FAMILIES) if rng.random() < ROBOT_SHARE else None
+        family = rng.choice(ROBOT_FAMILIES) if rng.random() < corpus.mix.robots else None
         scene = draw(scene_seed(rng, corpus.split), family)
         system = corpus.system(scene)
         prefix = [SYSTEM, *self._ids(system.text), END] if system.text else []
@@ -177,14 +178,22 @@ def _picture_tokens(count: int) -> list[int]:
     return [IMAGE] * (IMAGE_TOKENS * count)
 
 
-def pictures(scenes: list[Scene], rng: random.Random | None) -> Tensor:
-    """Turns scenes into pixels in [-1, 1]; a generator adds ordinary changes, light and noise."""
+def pictures(scenes: list[Scene], rng: random.Random | None, *, framed: float = 0.0) -> Tensor:
+    """Turns scenes into pixels in [-1, 1].
+
+    Args:
+        scenes: What is drawn.
+        rng: Adds ordinary changes, light and noise; None leaves the pictures as they are.
+        framed: Of the changed pictures, how many are framed whatever else might be done.
+    """
     noise = np.random.default_rng(rng.getrandbits(64)) if rng else None
     pixels = []
     for scene in scenes:
         image = scene.image
         if rng and rng.random() < CHANGED_SHARE:
             change = rng.choice(tuple(changes.PICTURES.values()))
+            if framed and rng.random() < framed:
+                change = changes.framed
             image = change(image, rng).resize(scene.image.size, Image.Resampling.BICUBIC)
         values = np.asarray(image, np.float32) / 255
         if rng and noise:

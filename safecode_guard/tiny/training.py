@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from safecode_guard.tiny import network
-from safecode_guard.tiny.corpus import Corpus, Task, texts
+from safecode_guard.tiny.corpus import FIRST, LATER, Corpus, Task, texts
 from safecode_guard.tiny.files import staged
 from safecode_guard.tiny.packing import Packer, pictures
 from safecode_guard.tiny.tokens import build_processor, build_tokenizer
@@ -44,6 +44,7 @@ class Recipe:
         warm_up: Steps in which only the vision layers learn.
         steps: Steps on packed rows that follow.
         fall: How steeply the learning rate falls to its end; it is held before.
+        later: The step, counted from the very first, from which on the later mix is learnt.
     """
 
     folder: str
@@ -56,10 +57,11 @@ class Recipe:
     fall: float = 1.6
     rows: int = ROWS
     warm_up_pictures: int = WARM_UP_PICTURES
+    later: int | None = None
 
 
 RECIPES: Final = {
-    "chat": Recipe("chat", "chat", 128, 4, 4, warm_up=240, steps=1200, fall=2.2),
+    "chat": Recipe("chat", "chat", 128, 4, 4, warm_up=240, steps=1200, fall=2.2, later=700),
     "judge": Recipe("light", "judge", 64, 3, 3, warm_up=240, steps=2200),
     "nano": Recipe("nano", "judge", 32, 2, 2, warm_up=120, steps=520),
 }
@@ -162,7 +164,8 @@ class Training:
         return self.heads.loss(network.see(self.network, pictures(scenes, rng)), scenes)
 
     def _row_loss(self, rng: random.Random) -> Tensor:
-        corpus = Corpus(rng, task=self.recipe.task)
+        later = self.recipe.later is not None and self.step >= self.recipe.later
+        corpus = Corpus(rng, task=self.recipe.task, mix=LATER if later else FIRST)
         batch = self.packer.sample(rng, corpus, self.recipe.rows)
         features = network.see(self.network, batch.pixels)
         attributes = self.heads.loss(features, batch.scenes)
