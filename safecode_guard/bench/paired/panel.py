@@ -10,6 +10,7 @@ from typing import Final
 
 from safecode_guard.bench.paired.items import Item
 from safecode_guard.errors import GuardError
+from safecode_guard.judges.combine import CascadeJudge, EnsembleJudge
 from safecode_guard.judges.label_logits import LabelLogitsJudge
 from safecode_guard.judges.local import LocalJudge
 from safecode_guard.judges.protocol import Judge
@@ -25,6 +26,8 @@ SCRIPTED: Final = ("always_safe", "always_unsafe", "truth")
 NO_JUDGE: Final = "none"
 """Of rows that no verdict changes."""
 NAMES: Final = (SAME, *EMBEDDED, *SCRIPTED)
+COMPOSED: Final = ("cascade", "both")
+"""``light``, and then ``same`` where it is not sure; and the mean of the two, always asked."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ def panel(names: str, model: Engine, *, folder: Path) -> list[Panelist]:
     """Return judges by a comma-separated list of names or of model directories.
 
     Args:
-        names: Of `NAMES`, or directories.
+        names: Of `NAMES` and `COMPOSED`, or directories.
         model: The guarded model, which judges under the name ``same``.
         folder: Its directory.
 
@@ -71,12 +74,20 @@ def panel(names: str, model: Engine, *, folder: Path) -> list[Panelist]:
 def _panelist(name: str, model: Engine, folder: Path) -> Panelist:
     if name in SCRIPTED:
         return Panelist(name, None, name)
+    judge: Judge
     if name == SAME:
-        judge: Judge = LabelLogitsJudge(model, id=f"same:{folder.name}")
+        judge = LabelLogitsJudge(model, id=f"same:{folder.name}")
         return Panelist(name, judge, f"{weights_sha256(folder)}:{judge.prompt_version}")
+    if name in COMPOSED:
+        members = [_panelist(each, model, folder) for each in ("light", SAME)]
+        judges = [member.judge for member in members if member.judge is not None]
+        judge = CascadeJudge(judges) if name == "cascade" else EnsembleJudge(judges, rule="mean")
+        return Panelist(name, judge, "+".join([judge.id, *(m.identity for m in members)]))
     own = weights_path(name) if name in EMBEDDED else Path(name)  # type: ignore[arg-type]
     if not own.is_dir():
-        raise GuardError(f"There is no judge {name!r}.", hint=f"Use {list(NAMES)} or a directory.")
+        raise GuardError(
+            f"There is no judge {name!r}.", hint=f"Use {[*NAMES, *COMPOSED]} or a directory."
+        )
     judge = LocalJudge(LocalJudgeConfig(model=str(own)), load=load_local)
     identity = f"{weights_sha256(own)}:{judge.prompt_version}"
     return Panelist(own.name, judge, identity, own)

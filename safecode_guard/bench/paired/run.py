@@ -20,7 +20,15 @@ from safecode_guard.bench.paired.asking import MAX_TOKENS, Answer, Asker, Plan
 from safecode_guard.bench.paired.failures import worst_failures
 from safecode_guard.bench.paired.items import Exam, Item, file_exam, tiny_exam
 from safecode_guard.bench.paired.pace import PLAIN, Line, Pace, equally_long, measure_pace
-from safecode_guard.bench.paired.panel import NAMES, NO_JUDGE, SAME, Panelist, panel, weights_record
+from safecode_guard.bench.paired.panel import (
+    COMPOSED,
+    NAMES,
+    NO_JUDGE,
+    SAME,
+    Panelist,
+    panel,
+    weights_record,
+)
 from safecode_guard.bench.paired.result import Result
 from safecode_guard.bench.paired.rows import JUDGE_ALONE, ROWS, Row, rows_named
 from safecode_guard.bench.paired.scores import score, score_judge
@@ -173,7 +181,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--scary", type=int, default=200, help="harmless requests that sound dangerous (200)")
     add("--looks", type=int, default=60, help="pairs that plain questions are asked about (60)")
     add("--rows", default="main", help=f"main, ablations, all, or of {', '.join(ROWS)}")
-    add("--judges", default=",".join(NAMES), help=f"of {', '.join(NAMES)}, or model directories")
+    add(
+        "--judges",
+        default=",".join(NAMES),
+        help=f"of {', '.join((*NAMES, *COMPOSED))}, or model directories",
+    )
     add("--seed", type=int, default=SEED, help="of the choice of held-out scenes (1)")
     add("--turns", type=int, default=TIMED_TURNS, help="turns to time each row on; 0: none (24)")
     add("--max-tokens", type=int, default=MAX_TOKENS, help="longest answer (64)")
