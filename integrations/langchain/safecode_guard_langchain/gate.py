@@ -25,6 +25,7 @@ from safecode_guard_langchain.scene import scenes, within_scene
 from safecode_guard_langchain.state import (
     HELD,
     PASSED,
+    SHOWN,
     VERDICTS,
     entries_of,
     messages_in,
@@ -60,7 +61,7 @@ class Site:
     """Where a call is made: its conversation, and what the graph's state remembers."""
 
     messages: Sequence[BaseMessage]
-    """Without the message that makes the call."""
+    """As the model saw them, without the message that makes the call."""
     state: Any
     gate: Gate
     passed: frozenset[str]
@@ -73,7 +74,8 @@ class Site:
     @classmethod
     def of(cls, messages: Sequence[BaseMessage], state: Any, gate: Gate) -> Site:
         """Return where the calls of a conversation's last answer are made."""
-        return cls(without_answer(messages), state, gate, gate.passed_in(state))
+        scene = [*without_answer(messages), *gate.shown_in(state)]
+        return cls(scene, state, gate, gate.passed_in(state))
 
     @property
     def alone(self) -> bool:
@@ -119,6 +121,11 @@ class Gate:
         return frozenset(
             key[cut:] for key, by in given if by == self.digest and key.startswith(self.prefix)
         )
+
+    def shown_in(self, state: Any) -> list[BaseMessage]:
+        """Return the pictures that the model was shown beside a state's own messages."""
+        found = entries_of(state, SHOWN).get(self.prefix) or []
+        return [each for each in found if isinstance(each, BaseMessage)]
 
     def as_passed(self, marks: frozenset[str]) -> dict[str, str]:
         """Return marks in the form in which the state keeps them."""

@@ -25,6 +25,7 @@ from safecode_guard_langchain.results import written_out
 VERDICTS: Final = STATE_KEY
 PASSED: Final = "safecode_passed"
 HELD: Final = "safecode_held"
+SHOWN: Final = "safecode_shown"
 
 MOST_VERDICTS: Final = 512
 """Verdicts that a state keeps: the newest. What falls out is judged again if it is met again."""
@@ -64,6 +65,11 @@ def merge_held(left: Mapping[str, Any] | None, right: Mapping[str, Any] | None) 
     return {key: held for key, held in merged.items() if held is not None}
 
 
+def merge_shown(left: Mapping[str, Any] | None, right: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Merge what each guard saw the model being shown: of each the newest stays."""
+    return {**(left or {}), **(right or {})}
+
+
 class VerdictState(TypedDict):
     """The keys that a graph's state needs, so that its guards remember what they found.
 
@@ -86,6 +92,8 @@ class GuardState(AgentState[Any]):
     safecode_verdicts: NotRequired[Annotated[dict[str, Any], OmitFromInput, merge_verdicts]]
     safecode_passed: NotRequired[Annotated[dict[str, str], PrivateStateAttr, merge_passed]]
     safecode_held: NotRequired[Annotated[dict[str, Any], PrivateStateAttr, merge_held]]
+    safecode_shown: NotRequired[Annotated[dict[str, Any], PrivateStateAttr, merge_shown]]
+    """Pictures that the model was shown for its newest answer, and that no message holds."""
 
 
 def verdicts_in(state: Any, stage: Stage | None = None) -> tuple[Verdict, ...]:
