@@ -14,6 +14,7 @@ from safecode_guard.pipeline.host import Host
 from safecode_guard_langchain import results
 from safecode_guard_langchain.answers import last_answer
 from safecode_guard_langchain.held import Hold
+from safecode_guard_langchain.outputs import Output, Piece
 from safecode_guard_langchain.rails import Rails, Ruling
 from safecode_guard_langchain.review import (
     Decision,
@@ -217,46 +218,48 @@ class Gate:
         """Return a tool's output as it may be shown: itself, or without what may not."""
         if not self.results or self.rails.of_tool(call["name"]) is None:
             return output
-        media = self.rails.sight.media
+        media, read = self.rails.sight.media, Output.of(output)
         judged = [
-            message
-            for message in results.messages_of(output)
-            if media(message) - site.passed or _answers(message, call)
+            piece
+            for piece in read.pieces
+            if media(piece.judged) - site.passed or _answers(piece.message, call)
         ]
-        return await self._let_out(output, judged, call, site, host)
+        return await self._let_out(read, judged, call, site, host)
 
     async def let_out_unknown(self, output: Any, call: Call, site: Site, host: Host) -> Any:
         """Return what came back from further in, after looking at pictures that nobody judged."""
         if not self.results or self.rails.of_tool(call["name"]) is None:
             return output
+        media, read = self.rails.sight.media, Output.of(output)
         noted = site.updates.get(PASSED, {})
         passed = site.passed | {key[len(self.prefix) :] for key in noted}
-        unknown = [m for m in results.messages_of(output) if self.rails.sight.media(m) - passed]
-        return await self._let_out(output, unknown, call, site, host) if unknown else output
+        unknown = [piece for piece in read.pieces if media(piece.judged) - passed]
+        return await self._let_out(read, unknown, call, site, host) if unknown else output
 
     async def _let_out(
         self,
-        output: Any,
-        judged: Sequence[BaseMessage],
+        read: Output,
+        judged: Sequence[Piece],
         call: Call,
         site: Site,
         host: Host,
     ) -> Any:
-        as_tools = results.to_be_judged(judged, call["id"])
-        ruling = await self.rails.result(site.messages, call, as_tools, host, passed=site.passed)
+        shown = [piece.judged for piece in judged]
+        ruling = await self.rails.result(site.messages, call, shown, host, passed=site.passed)
         key = self.call_key(call, "tool_result")
         site.note(VERDICTS, self.entry(ruling, key))
         if ruling.passes:
-            site.note(PASSED, self.as_passed(self.rails.sight.in_all(judged)))
-            return output
-        chosen = {id(message) for message in judged}
-        if ruling.asks and can_ask() and remembers(site.state):
-            hold = Hold(ruling.reason, chosen)
-            changed = results.mapped(output, hold.placeholder)
+            site.note(PASSED, self.as_passed(self.rails.sight.in_all(shown)))
+            return read.given
+        loose = any(piece.loose for piece in judged)  # it has no place to be given back to
+        if ruling.asks and can_ask() and remembers(site.state) and not loose:
+            hold = Hold(ruling.reason, {id(piece.message) for piece in judged})
+            changed = read.changed(hold.placeholder)
             site.note(HELD, {key: hold.entry(call, ruling, self.digest)})
             return changed
-        reason = f"{ruling.reason}; {_NOBODY}" if ruling.asks else ruling.reason
-        return results.mapped(output, lambda m: self._withheld(m, reason, chosen))
+        reason = f"{ruling.reason}; {_NOBODY}" if ruling.asks and not loose else ruling.reason
+        chosen = {id(piece.message) for piece in judged}
+        return read.changed(lambda m: self._withheld(m, reason, chosen))
 
     def _withheld(self, message: BaseMessage, reason: str, chosen: set[int]) -> BaseMessage:
         if id(message) not in chosen:

@@ -26,10 +26,11 @@ from langgraph.types import Command
 from safecode_guard.pipeline.host import EventLoop, ThisThread, run
 from safecode_guard.runnables.guard import SafeCoDeGuard
 from safecode_guard.taxonomy import Stage
-from safecode_guard_langchain.agent import AgentGuard, Updates
+from safecode_guard_langchain.agent import AgentGuard
 from safecode_guard_langchain.factory import PolicyLike, ToolPolicy, make_rails
 from safecode_guard_langchain.gate import Gate
 from safecode_guard_langchain.held import settle
+from safecode_guard_langchain.notes import Updates
 from safecode_guard_langchain.state import GuardState
 from safecode_guard_langchain.tools import warn_of_unmatched
 

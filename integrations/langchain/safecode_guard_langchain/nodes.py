@@ -17,11 +17,12 @@ from safecode_guard.runnables.arguments import require_names
 from safecode_guard.taxonomy import ACTIONS, STAGES, Action, Stage
 from safecode_guard.verdict import Verdict
 from safecode_guard_langchain import results
-from safecode_guard_langchain.agent import AgentGuard, Updates
+from safecode_guard_langchain.agent import AgentGuard
 from safecode_guard_langchain.answers import last_answer, refusal, text_of
 from safecode_guard_langchain.factory import PolicyLike, ToolPolicy, make_rails
 from safecode_guard_langchain.gate import Call, Gate, Site, without_answer
 from safecode_guard_langchain.held import held_entry, settle
+from safecode_guard_langchain.notes import Updates
 from safecode_guard_langchain.rails import Ruling, reason_of
 from safecode_guard_langchain.review import ask_about_verdict
 from safecode_guard_langchain.state import (

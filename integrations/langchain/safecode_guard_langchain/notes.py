@@ -11,7 +11,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 from safecode_guard_langchain.answers import mark_of
 from safecode_guard_langchain.gate import Gate
 from safecode_guard_langchain.rails import Ruling
-from safecode_guard_langchain.results import to_be_judged
+from safecode_guard_langchain.results import as_result
 from safecode_guard_langchain.scene import place_of
 from safecode_guard_langchain.state import PASSED, SHOWN, VERDICTS, note
 
@@ -66,7 +66,7 @@ class Notes:
         have = sight.in_all(self.scene)
         brought = [message for message in messages if sight.media(message) - have]
         if brought:
-            self.shown = [*self.shown, *to_be_judged(brought, None)]
+            self.shown = [*self.shown, *map(as_result, brought)]
             note(self.updates, SHOWN, {self.gate.prefix: self.shown})
 
     def beyond(self, messages: Sequence[BaseMessage]) -> list[BaseMessage]:

@@ -102,7 +102,7 @@ class Passage(BaseTool):
         shown = outcome.as_formed(self.inner, id) if formed else outcome.as_shown(self.inner, id)
         if shown is None:
             return outcome.raw()
-        let_out = shown
+        let_out = results.without_own_keys(shown)
         for gate, site in reversed(self.manned):
             let_out = await gate.let_out(let_out, self.call, site, host)
         if let_out is shown:

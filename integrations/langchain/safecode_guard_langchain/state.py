@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final, NotRequired
 
 from langchain.agents.middleware.types import AgentState, OmitFromInput, PrivateStateAttr
-from langchain_core.messages import BaseMessage, convert_to_messages
+from langchain_core.messages import BaseMessage, HumanMessage
 from pydantic import ValidationError
 from typing_extensions import TypedDict
 
@@ -20,7 +20,7 @@ from safecode_guard.errors import PolicyError
 from safecode_guard.judges.protocol import canonical_json
 from safecode_guard.taxonomy import Stage
 from safecode_guard.verdict import STATE_KEY, Verdict
-from safecode_guard_langchain.results import written_out
+from safecode_guard_langchain.outputs import message_of
 
 VERDICTS: Final = STATE_KEY
 PASSED: Final = "safecode_passed"
@@ -181,16 +181,7 @@ def _given_in(state: Any) -> Any:
 
 def _message_of(given: Any) -> BaseMessage | None:
     """Return a message in any form that LangChain takes it; None: it is none."""
-    if isinstance(given, BaseMessage):
-        return given
-    if isinstance(given, Mapping):
-        return written_out(given)
-    if not isinstance(given, str | tuple):
-        return None
-    try:
-        return convert_to_messages([given])[0]
-    except (ValueError, TypeError, NotImplementedError):
-        return None
+    return HumanMessage(given) if isinstance(given, str) else message_of(given)
 
 
 def _read(entry: Any) -> Verdict | None:
