@@ -30,13 +30,13 @@ from safecode_guard_langchain.answers import (
     text_of,
     told_on,
 )
-from safecode_guard_langchain.gate import Call, Gate, Site, without_answer
+from safecode_guard_langchain.gate import Call, Gate, Site, known_in, without_answer
 from safecode_guard_langchain.notes import Notes, Updates
 from safecode_guard_langchain.rails import Rails, Ruling
 from safecode_guard_langchain.results import with_updates
 from safecode_guard_langchain.scene import place_of_request
 from safecode_guard_langchain.snapshots import Kept, kept
-from safecode_guard_langchain.state import VERDICTS, entries_of, messages_in, note, sealed
+from safecode_guard_langchain.state import VERDICTS, messages_in, note, sealed
 from safecode_guard_langchain.tools import GuardedTool, passing
 from safecode_guard_langchain.watch import (
     ModelWatch,
@@ -255,13 +255,15 @@ class AgentGuard:
         notes: Notes,
         host: Host,
     ) -> None:
-        done = {m.tool_call_id for m in messages if isinstance(m, ToolMessage)}
+        behind = messages[messages.index(answer) + 1 :]
+        done = {m.tool_call_id for m in behind if isinstance(m, ToolMessage)}
         calls = [call for call in answer.tool_calls if call["id"] not in done]
         if not self.gate.calls or not calls:
             return
-        entries = entries_of(state)
         keys = [self.gate.call_key(call) for call in calls]
-        known = [entries.get(key) for key in keys]
+        known = [
+            known_in(state, key, call, notes.scene) for key, call in zip(keys, calls, strict=True)
+        ]
         passed = notes.passed
         rulings = await self.rails.calls(notes.scene, calls, host, known=known, passed=passed)
         for key, ruling in zip(keys, rulings, strict=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
@@ -22,14 +22,14 @@ from safecode_guard_langchain.review import (
     can_ask,
     has_a_step_of_its_own,
 )
-from safecode_guard_langchain.scene import scenes, within_scene
+from safecode_guard_langchain.scene import scenes, within_any, within_scene
 from safecode_guard_langchain.state import (
     HELD,
     PASSED,
     SHOWN,
     VERDICTS,
+    conversation_of,
     entries_of,
-    messages_in,
     note,
     remembers,
     sealed,
@@ -38,6 +38,10 @@ from safecode_guard_langchain.state import (
 _BESIDE = (
     "it is held for review, and cannot be asked about beside other calls in one step "
     "(ask before the tools, in a review_node)"
+)
+_LOST = (
+    "the state has no conversation that makes this call: keep its messages in a list under one "
+    "of the state's keys, or call the tool within_scene(messages)"
 )
 _NOBODY = "it is held for review, and there is nobody to ask (the graph has no checkpointer)"
 
@@ -67,6 +71,10 @@ class Site:
     gate: Gate
     passed: frozenset[str]
     """Marks of media that have passed."""
+    alone: bool = True
+    """Whether the answer makes this one call."""
+    lost: bool = False
+    """The graph has no conversation where the guard looks, so that nothing can be judged in it."""
     updates: dict[str, Any] = field(default_factory=dict)
     """What is to be written to the state."""
     token: object = field(default_factory=object)
@@ -75,14 +83,17 @@ class Site:
     @classmethod
     def of(cls, messages: Sequence[BaseMessage], state: Any, gate: Gate) -> Site:
         """Return where the calls of a conversation's last answer are made."""
+        answer = last_answer(messages)
         scene = [*without_answer(messages), *gate.shown_in(state)]
-        return cls(scene, state, gate, gate.passed_in(state))
+        alone = answer is None or len(answer.tool_calls) < 2
+        return cls(scene, state, gate, gate.passed_in(state), alone)
 
-    @property
-    def alone(self) -> bool:
-        """Whether the answer makes this one call."""
-        answer = last_answer(messages_in(self.state))
-        return answer is None or len(answer.tool_calls) < 2
+    @classmethod
+    def found(cls, state: Any, call_id: Any, gate: Gate) -> Site:
+        """Return where a call is made, wherever a graph's state has its conversation."""
+        messages = conversation_of(state, call_id)
+        lost = not (messages or within_any())
+        return replace(cls.of(messages, state, gate), lost=lost)
 
     def entered(self) -> AbstractContextManager[None]:
         """Judge what agents do inside the tool in this scene as well."""
@@ -92,10 +103,10 @@ class Site:
         """Remember something under a key of the state."""
         note(self.updates, name, values)
 
-    def known(self, key: str) -> Any:
-        """Return what is known about a subject, the newest first."""
+    def known(self, key: str, call: Call) -> Any:
+        """Return what is known about a call, the newest first."""
         fresh = self.updates.get(VERDICTS, {})
-        return fresh[key] if key in fresh else entries_of(self.state).get(key)
+        return fresh[key] if key in fresh else known_in(self.state, key, call, self.messages)
 
 
 @dataclass(frozen=True)
@@ -175,8 +186,10 @@ class Gate:
         """Return the ruling on a call, without asking anybody but the judge."""
         if not self.calls:
             return Ruling(self.rails.policy)
+        if site.lost:
+            return self.rails.unplaced(call, _LOST)
         key = self.call_key(call)
-        known = site.known(key)
+        known = site.known(key, call)
         found = await self.rails.calls(
             site.messages, [call], host, known=[known], passed=site.passed
         )
@@ -271,6 +284,15 @@ def without_answer(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
     """Return a conversation without its last answer, whose calls are judged in it."""
     last = next((i for i in range(len(messages) - 1, -1, -1) if _is_answer(messages[i])), None)
     return [message for i, message in enumerate(messages) if i != last]
+
+
+def known_in(state: Any, key: str, call: Call, before: Sequence[BaseMessage]) -> Any:
+    """Return what a state remembers of a call; an approval is for one run."""
+    entry = entries_of(state).get(key)
+    if not isinstance(entry, Mapping) or not entry.get("review"):
+        return entry
+    ran = any(isinstance(m, ToolMessage) and m.tool_call_id == call.get("id") for m in before)
+    return None if ran else entry
 
 
 def _is_answer(message: BaseMessage) -> bool:

@@ -125,7 +125,7 @@ def _piece_of(value: Any, *, whole: bool) -> Piece | None:
     if message is not None:
         return Piece(message, ToolMessage(content=message.content, tool_call_id=""))
     if isinstance(value, str):
-        return _loose(value) if len(value) >= MIN_BASE64 and _holds_media(value) else None
+        return _loose(value) if len(value) >= MIN_BASE64 and holds_media(value) else None
     if not whole and _inside(value) is not None:
         return None
     return _loose("", value) if artifacts.images_in(value) else None
@@ -136,7 +136,8 @@ def _loose(text: str, artifact: Any = None) -> Piece:
     return Piece(message, message, loose=True)
 
 
-def _holds_media(text: str) -> bool:
+def holds_media(text: str) -> bool:
+    """Return whether there is a picture in a text."""
     return any(not isinstance(found, Text) for found in embedded.split(text))
 
 

@@ -53,6 +53,11 @@ def within_scene(messages: Conversation) -> Iterator[None]:
         _callers.reset(token)
 
 
+def within_any() -> bool:
+    """Return whether there is a caller in whose scene something is judged."""
+    return bool(_callers.get())
+
+
 def scenes(messages: Conversation, sight: Sight) -> list[list[BaseMessage]]:
     """Return the conversations in which something is to be judged: this one, then its callers.
 
