@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
@@ -13,6 +14,7 @@ from safecode_guard.judges.protocol import canonical_json
 from safecode_guard.pipeline.host import Host
 from safecode_guard_langchain import results
 from safecode_guard_langchain.answers import last_answer
+from safecode_guard_langchain.asked import answers_another, entry_asked
 from safecode_guard_langchain.held import Hold
 from safecode_guard_langchain.outputs import Output, Piece
 from safecode_guard_langchain.rails import Rails, Ruling
@@ -39,6 +41,7 @@ _BESIDE = (
     "it is held for review, and cannot be asked about beside other calls in one step "
     "(ask before the tools, in a review_node)"
 )
+_ANOTHER = "it is held for review, and the answer that waits here is to another question"
 _LOST = (
     "the state has no conversation that makes this call: keep its messages in a list under one "
     "of the state's keys, or call the tool within_scene(messages)"
@@ -179,7 +182,10 @@ class Gate:
             return Passed(f"Not run: {ruling.reason}; {_NOBODY}.")
         if not (site.alone or has_a_step_of_its_own()):
             return Passed(f"Not run: {ruling.reason}; {_BESIDE}.")
-        decision = ask_about_call(call, ruling.verdict, ruling.reason)
+        if await host.call(partial(answers_another, call)):
+            return Passed(f"Not run: {ruling.reason}; {_ANOTHER}.")
+        asked = sealed(ruling.verdict, ruling.question)
+        decision = ask_about_call(call, asked, ruling.reason)
         return await self._decided(decision, call, ruling, site, host)
 
     async def ruling(self, call: Call, site: Site, host: Host) -> Ruling:
@@ -189,7 +195,7 @@ class Gate:
         if site.lost:
             return self.rails.unplaced(call, _LOST)
         key = self.call_key(call)
-        known = site.known(key, call)
+        known = site.known(key, call) or await host.call(partial(entry_asked, call))
         found = await self.rails.calls(
             site.messages, [call], host, known=[known], passed=site.passed
         )
