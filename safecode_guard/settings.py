@@ -36,6 +36,8 @@ from safecode_guard.errors import PolicyError
 from safecode_guard.policy import PRESETS, Policy, PolicyFields, PresetName, explain, key_paths
 
 PREFIX: Final = "SAFECODE_"
+NO_POLICY: Final = frozenset({"SAFECODE_SEAL_KEY"})
+"""Variables that set up no policy: the secret by which agents seal what they remember."""
 DELIMITER: Final = "__"
 OWN_FIELDS: Final = ("preset", "policy_file")
 
@@ -124,7 +126,8 @@ def warn_of_unread(what: str, *, meant: str, stacklevel: int = 3) -> None:
         meant: What reads them.
         stacklevel: As in ``warnings.warn``, from here.
     """
-    names = sorted(name for name in os.environ if name.upper().startswith(PREFIX))
+    named = (name for name in os.environ if name.upper().startswith(PREFIX))
+    names = sorted(name for name in named if name.upper() not in NO_POLICY)
     if names:
         warnings.warn(
             f"{names[0]} is set, but {what}(...) reads no environment: use {meant}, or pass "

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage, convert_to_messages
 from langchain_core.runnables import Runnable, RunnableLambda
 from langchain_core.runnables.base import RunnableLike, coerce_to_runnable
 
-from safecode_guard.errors import PolicyError
+from safecode_guard.errors import GuardError, PolicyError
+from safecode_guard.judges.protocol import ToolCallSubject
 from safecode_guard.runnables.arguments import require_names
 from safecode_guard.taxonomy import ACTIONS, LABELS, STAGES, Action, Label, Stage, severity
 from safecode_guard.verdict import STATE_KEY, Verdict
@@ -133,11 +134,13 @@ def verdict_edge(
 
     Args:
         nodes: The node for each action; a human's decision stands above the policy's.
-        stage: Whose verdict counts. Of the calls of one answer the gravest does. None: whichever
-            is on the last message, else the newest.
+        stage: Whose verdict counts. Of the calls of one answer the gravest does, and one that
+            nobody judged goes where a block goes. None: whichever is on the last message, else
+            the newest; no verdict passes, as that of a turn which the policy does not judge.
 
     Raises:
         PolicyError: At once, if an action or the stage does not exist, or an action has no node.
+            When it runs, if there is no verdict of the stage: no guard has run.
     """
     require_names("action", nodes, ACTIONS)
     require_names("stage", () if stage is None else (stage,), STAGES)
@@ -147,28 +150,58 @@ def verdict_edge(
 
     def edge(state: Any) -> str:
         given: Sequence[Any] = _in_state(state, "messages") or ()
-        messages = [message for message in given if isinstance(message, BaseMessage)]
+        messages = _as_messages(given)
         last = given[-1] if given else None
         found = Verdict.from_message(last, stage=stage) if isinstance(last, BaseMessage) else None
-        verdict = found or _newest(state, messages, stage)
+        if found is None and stage == "tool_call":
+            return nodes[_standing_of_calls(state, messages)]
+        verdict = found or max(_kept(state, stage), key=lambda v: v.created_at, default=None)
+        if verdict is None and stage is not None:
+            raise PolicyError(
+                f"There is no verdict of stage {stage!r} in the state: no guard has run.",
+                hint=f"Put guard_node(..., stage={stage!r}) before this edge.",
+            )
         return nodes["pass" if verdict is None else verdict.standing]
 
     return edge
 
 
-def _newest(state: Any, messages: Sequence[BaseMessage], stage: Stage | None) -> Verdict | None:
-    """Return the verdict in a state that counts now."""
+def _as_messages(given: Sequence[Any]) -> list[BaseMessage]:
+    """Return messages that may be written out as plain data; of what is none, the others."""
+    try:
+        return convert_to_messages(given)
+    except (ValueError, TypeError, NotImplementedError, KeyError):
+        return [message for message in given if isinstance(message, BaseMessage)]
+
+
+def _kept(state: Any, stage: Stage | None) -> list[Verdict]:
+    """Return the verdicts of a stage that a state keeps."""
     kept = _in_state(state, STATE_KEY) or {}
     verdicts = [Verdict.model_validate(entry) for entry in kept.values()]
-    verdicts = [verdict for verdict in verdicts if stage in (None, verdict.stage)]
-    if stage == "tool_call":
-        calls: list[Any] = next(
-            (c for m in reversed(messages) if (c := getattr(m, "tool_calls", None))), []
-        )
-        ids = {call["id"] for call in calls}
-        mine = [v for v in verdicts if v.tool_call is not None and v.tool_call.id in ids]
-        return max(mine, key=lambda v: severity(v.standing), default=None)
-    return max(verdicts, key=lambda v: v.created_at, default=None)
+    return [verdict for verdict in verdicts if stage in (None, verdict.stage)]
+
+
+def _standing_of_calls(state: Any, messages: Sequence[BaseMessage]) -> Action:
+    """Return the gravest action on the calls of the newest answer; one unjudged is blocked."""
+    answer = next((m for m in reversed(messages) if isinstance(m, AIMessage)), None)
+    verdicts = _kept(state, "tool_call")
+    actions: list[Action] = ["pass"]
+    for call in answer.tool_calls if answer is not None else ():
+        mine = [verdict.standing for verdict in verdicts if _is_about(verdict, call)]
+        actions += mine or ["block"]
+    return max(actions, key=severity)
+
+
+def _is_about(verdict: Verdict, call: Mapping[str, Any]) -> bool:
+    """Return whether a verdict is about a call as it stands: its id and what it says."""
+    judged = verdict.tool_call
+    try:
+        subject = ToolCallSubject.of(call)
+    except GuardError:
+        return False
+    if judged is None or judged.args_sha256 != subject.args_sha256():
+        return False
+    return judged.id == subject.id
 
 
 def _in_state(state: Any, key: str) -> Any:

@@ -7,9 +7,12 @@ here, and are no images.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
+from io import BytesIO
 from itertools import islice
+from types import FunctionType, MethodType, ModuleType
 from typing import Any, Final
 
 from safecode_guard.turns.blocks import MAX_DEPTH
@@ -20,6 +23,7 @@ from safecode_guard.turns.signatures import HEAD, is_encoded_image, is_image
 MAX_VALUES: Final = 10_000
 """Values of an artifact that are looked at: it may be a table of any size."""
 
+_CODE: Final = (type, ModuleType, FunctionType, MethodType)
 _NUMBERS: Final = frozenset({bool, int, float, type(None)})
 _DATA_KEYS: Final = ("data", "base64", "blob", "bytes")
 _MIME_KEYS: Final = ("mimeType", "mime_type", "media_type", "mediaType")
@@ -48,6 +52,8 @@ def _image(value: Any) -> Media | None:
         if value.lstrip()[:11].lower() == "data:image/":
             return Media(Link(str.__str__(value)))
         return Media(Encoded(str.__str__(value))) if is_encoded_image(value) else None
+    if isinstance(value, BytesIO):
+        value = value.getvalue()
     if isinstance(value, IN_MEMORY):
         found = in_memory(value)
         return found if isinstance(found, Media) and _is_an_image(found.source) else None
@@ -62,6 +68,8 @@ def _inside(value: Any, most: int) -> Iterable[Any]:
     """Return the first values that a value holds, at most as many as may still be looked at."""
     if isinstance(value, list | tuple):
         return value[:most]
+    if isinstance(value, set | frozenset | deque):
+        return islice(value, most)
     return islice(_record(value).values(), most)
 
 
@@ -69,11 +77,12 @@ def _record(value: Any) -> Mapping[str, Any]:
     """Return the fields of a mapping, or of an object that holds data, such as MCP's contents."""
     if isinstance(value, Mapping):
         return value
-    kind = type(value)
-    fields: Mapping[str, Any] = {} if kind is type else getattr(value, "__dict__", {})
-    says_its_type = any(key in fields for key in _MIME_KEYS)
-    is_data = says_its_type or is_dataclass(kind) or hasattr(kind, "model_fields")
-    return fields if is_data else {}
+    if isinstance(value, _CODE):
+        return {}
+    if is_dataclass(value):  # its fields may be in slots
+        return {each.name: getattr(value, each.name, None) for each in fields(value)}
+    held = getattr(value, "__dict__", {})
+    return held if isinstance(held, Mapping) else {}
 
 
 def _declared(record: Mapping[str, Any]) -> Media | None:

@@ -11,6 +11,7 @@ found by plain search, and only there a pattern is tried.
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections.abc import Iterator
 from typing import Final
@@ -25,9 +26,12 @@ _FIRST_LETTERS: Final = {
 }  # fmt: skip
 _FIRST_BYTES: Final = tuple(
     f"b{quote}{magic}"
-    for quote in "'\""
-    for magic in (r"\x89PNG", r"\xff", "GIF8", "RIFF", "BM", "II", "MM", r"\x00")
-)
+    for quote in ("'", '"', r"\"")
+    for magic in (
+        r"\x89PNG", r"\xff", "GIF8", "RIFF", "BM", "II", "MM", r"\x00",
+        r"\\x89PNG", r"\\xff", r"\\x00",
+    )
+)  # fmt: skip
 _URL: Final = "data:image"
 
 # Base64 as it stands in JSON too, where a slash may be escaped and a line break is two letters.
@@ -37,10 +41,18 @@ _RUN: Final = re.compile(
 )
 # SVG is text to whoever reads text.
 _URL_HEAD: Final = re.compile(r"(?i:data:image\\?/(?!svg))[^,\s\"'<>]{0,200},")
-_BASE64_HEAD: Final = re.compile(
-    rf"(?<![A-Za-z0-9+/_-])(?:{_LETTER}|\r?\n){{{MIN_BASE64},{4 * MIN_BASE64}}}"
-)
+_BASE64_HEAD: Final = re.compile(rf"(?:{_LETTER}|\r?\n){{{MIN_BASE64},{4 * MIN_BASE64}}}")
+_INSIDE_A_WORD: Final = re.compile(r"[A-Za-z0-9+/_-]")
+_CHUNK: Final = re.compile(r"\s{1,3}([A-Za-z0-9+/_-]+={0,2})(?![^\s\"'<>)\]}\\])")
 _BYTES: Final = re.compile(r"b'(?:[^'\\]|\\.)*+'|b\"(?:[^\"\\]|\\.)*+\"", re.DOTALL)
+# The same inside of JSON, where each backslash is two.
+_BYTES_IN_JSON: Final = re.compile(
+    r"b'(?:[^'\\\"]|\\\\\\.|\\\\.|\\.)*+'|b\\\"(?:[^\"\\]|\\\\\\.|\\\\.)*+\\\"", re.DOTALL
+)
+_U_ESCAPED: Final = re.compile(
+    rf"(?:[A-Za-z0-9+/=_-]{{0,8}}\\u00[2-7][0-9a-fA-F]){{{MIN_BASE64 // 4},}}[A-Za-z0-9+/=_-]*"
+)
+_U_ESCAPE: Final = re.compile(r"\\u00([2-7][0-9a-fA-F])")
 _ESCAPES: Final = re.compile(r"\\(?:u00(2[bBfF]|3[dD])|([/rn]))")
 
 
@@ -70,7 +82,9 @@ def _candidates(text: str) -> Iterator[int]:
         yield from (match.start() for match in re.finditer(_URL, text, re.IGNORECASE))
     for letters, before in _FIRST_LETTERS.items():
         yield from (place - before for place in _places(text, letters) if place >= before)
-    if "b'" in text or 'b"' in text:
+    if r"\u00" in text:
+        yield from (match.start() for match in _U_ESCAPED.finditer(text))
+    if "b'" in text or 'b"' in text or r"b\"" in text:
         for start in _FIRST_BYTES:
             yield from _places(text, start)
 
@@ -89,32 +103,74 @@ def _image_at(text: str, place: int) -> tuple[Media, int] | None:
     if head := _URL_HEAD.match(text, place):
         end = _end_of_run(text, head.end())
         long_enough = end - head.end() >= MIN_BASE64
-        return (Media(Link(_unescaped(text[place:end]))), end) if long_enough else None
-    head = _BASE64_HEAD.match(text, place)
-    if head is None or not is_encoded_image(_unescaped(head[0])):
-        return None
+        written = _unescaped(text[place : head.end()]) + _unescaped(text[head.end() : end])
+        return (Media(Link(written)), end) if long_enough else None
+    in_word = place > 0 and _INSIDE_A_WORD.match(text[place - 1]) is not None
+    if not is_encoded_image(_unescaped(_head_at(text, place)), certain=in_word):
+        return _u_escaped_at(text, place)
     end = _end_of_run(text, place)
     return Media(Encoded(_unescaped(text[place:end]))), end
 
 
+def _head_at(text: str, place: int) -> str:
+    """Return the first letters of what may be base64, perhaps in pieces."""
+    if head := _BASE64_HEAD.match(text, place):
+        return head[0]
+    return text[place : _end_of_run(text, place)][: 4 * MIN_BASE64]
+
+
 def _literal_at(text: str, place: int) -> tuple[Media, int] | None:
-    """Return bytes as Python writes them."""
-    literal = _BYTES.match(text, place)
+    """Return bytes as Python writes them, perhaps in JSON."""
+    for literal, in_json in (
+        (_BYTES_IN_JSON.match(text, place), True),
+        (_BYTES.match(text, place), False),
+    ):
+        data = _evaluated(literal[0], in_json) if literal else b""
+        if literal and is_image(data):
+            return Media(data), literal.end()
+    return None
+
+
+def _evaluated(literal: str, in_json: bool) -> bytes:
     try:
-        data = ast.literal_eval(literal[0]) if literal else None
-    except (ValueError, SyntaxError):
+        written = json.loads(f'"{literal}"') if in_json else literal
+        data = ast.literal_eval(written)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return b""
+    return data if isinstance(data, bytes) else b""
+
+
+def _u_escaped_at(text: str, place: int) -> tuple[Media, int] | None:
+    """Return an image whose letters are written as JSON escapes."""
+    run = _U_ESCAPED.match(text, place)
+    if run is None:
         return None
-    if literal is None or not isinstance(data, bytes) or not is_image(data):
-        return None
-    return Media(data), literal.end()
+    plain = _U_ESCAPE.sub(lambda escape: chr(int(escape[1], 16)), run[0])
+    if _URL_HEAD.match(plain):
+        return Media(Link(plain)), run.end()
+    return (Media(Encoded(plain)), run.end()) if is_encoded_image(plain) else None
 
 
 def _end_of_run(text: str, place: int) -> int:
+    """Return where base64 ends that may stand in pieces of one length, the last one shorter."""
     run = _RUN.match(text, place)
-    return run.end() if run else place
+    end = run.end() if run else place
+    length = end - place
+    pieces = 0
+    while (chunk := _CHUNK.match(text, end)) and length >= _SHORTEST and text[end - 1] != "=":
+        if len(chunk[1]) != length and not (pieces and len(chunk[1]) < length):
+            break
+        pieces, end = pieces + 1, chunk.end()
+        if len(chunk[1]) < length:
+            break
+    return end
+
+
+_SHORTEST: Final = 4
 
 
 def _unescaped(text: str) -> str:
+    text = text.replace(" ", "").replace("\t", "") if " " in text or "\t" in text else text
     return _ESCAPES.sub(_letter, text) if "\\" in text else text
 
 

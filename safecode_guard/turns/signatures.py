@@ -50,8 +50,14 @@ def is_image(head: bytes) -> bool:
     return head[:2] == b"BM" and reserved == bytes(4) and size in _BMP_HEADERS
 
 
-def is_encoded_image(text: str) -> bool:
-    """Return whether a text begins as the base64 of an image does, in either alphabet."""
+def is_encoded_image(text: str, *, certain: bool = False) -> bool:
+    """Return whether a text begins as the base64 of an image does, in either alphabet.
+
+    Args:
+        text: The text.
+        certain: In the middle of other letters three bytes are no proof: a JPEG's first segment
+            has to be one that JPEGs begin with.
+    """
     if len(text) < MIN_BASE64:
         return False
     head = "".join(text[: 2 * HEAD].split())[: HEAD // 3 * 4]
@@ -59,6 +65,13 @@ def is_encoded_image(text: str) -> bool:
         return False
     head = head[: len(head) // 4 * 4].replace("-", "+").replace("_", "/")
     try:
-        return is_image(base64.b64decode(head))
+        data = base64.b64decode(head)
     except (binascii.Error, ValueError):
         return False
+    return is_image(data) and not (certain and data[:2] == b"\xff\xd8" and not _begins_jpeg(data))
+
+
+def _begins_jpeg(data: bytes) -> bool:
+    """Return whether the first segment is a known one: by its name, or a table of its length."""
+    named = data[6:10] in (b"JFIF", b"JFXX", b"Exif", b"ICC_", b"Adob", b"http", b"MPF\0")
+    return named or (data[3] == 0xDB and data[4:6] in (b"\0\x43", b"\0\x84", b"\0\xc5"))

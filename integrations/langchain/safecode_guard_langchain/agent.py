@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -25,17 +25,18 @@ from safecode_guard.policy import Policy
 from safecode_guard.runnables.guard import SafeCoDeGuard
 from safecode_guard_langchain.answers import (
     last_answer,
-    mark_of,
     mark_of_request,
     refusal,
     text_of,
     told_on,
 )
-from safecode_guard_langchain.gate import Call, Gate, Site, without_answer
+from safecode_guard_langchain.gate import Call, Gate, Site, known_in, without_answer
+from safecode_guard_langchain.notes import Notes, Updates
 from safecode_guard_langchain.rails import Rails, Ruling
 from safecode_guard_langchain.results import with_updates
-from safecode_guard_langchain.scene import request_of
-from safecode_guard_langchain.state import PASSED, VERDICTS, entries_of, messages_in, note, sealed
+from safecode_guard_langchain.scene import place_of_request
+from safecode_guard_langchain.snapshots import Kept, kept
+from safecode_guard_langchain.state import VERDICTS, messages_in, note, sealed
 from safecode_guard_langchain.tools import GuardedTool, passing
 from safecode_guard_langchain.watch import (
     ModelWatch,
@@ -43,26 +44,6 @@ from safecode_guard_langchain.watch import (
     ToolWatch,
     watched,
 )
-
-Updates = dict[str, Any]
-
-
-@dataclass
-class Notes:
-    """What is found out in one step, and has to be written to the state."""
-
-    gate: Gate
-    passed: frozenset[str]
-    updates: Updates = field(default_factory=dict)
-
-    def verdict(self, ruling: Ruling, key: str) -> None:
-        """Remember a verdict."""
-        note(self.updates, VERDICTS, self.gate.entry(ruling, key))
-
-    def passes(self, marks: frozenset[str]) -> None:
-        """Remember what has passed."""
-        self.passed |= marks
-        note(self.updates, PASSED, self.gate.as_passed(marks))
 
 
 @dataclass(frozen=True)
@@ -93,7 +74,7 @@ class AgentGuard:
         messages = messages_in(state)
         if not self.input or self.guard is not None or not messages:
             return None
-        notes = Notes(self.gate, self.gate.passed_in(state))
+        notes = Notes.of(self.gate, messages, state)
         stopped = await self.stopped(messages, notes, host)
         if stopped is None:
             return notes.updates or None
@@ -104,18 +85,20 @@ class AgentGuard:
         self, messages: Sequence[BaseMessage], notes: Notes, host: Host
     ) -> Ruling | None:
         """Judge a request and pictures that have not passed; return what must not be shown."""
-        request = await host.call(partial(request_of, messages)) if self.input else ""
-        asked = frozenset({mark_of_request(request)} if self.input else ())
-        media = self.rails.sight.media
+        sight = self.rails.sight
+        asked: frozenset[str] = frozenset()
+        if self.input:
+            place = await host.call(partial(place_of_request, messages, sight))
+            asked = frozenset({mark_of_request(place)})
         passed = notes.passed
-        new = [m for m in messages if not media(m) <= passed and self._is_judged(m)]
+        new = [m for m in messages if not sight.media(m) <= passed and self._is_judged(m)]
         if not new and asked <= notes.passed:
             return None
         ruling = await self.rails.turn(messages, new, host)
         notes.verdict(ruling, self.gate.turn_key(messages))
         if not ruling.passes:
             return ruling
-        notes.passes(self.rails.sight.in_all(messages) | asked)
+        notes.passes(sight.in_all(messages) | asked)
         return None
 
     def _is_judged(self, message: BaseMessage) -> bool:
@@ -134,14 +117,17 @@ class AgentGuard:
         host: Host,
     ) -> ModelResponse[Any] | ExtendedModelResponse[Any]:
         """Show the model what has passed, and let out what it answers if that passes, too."""
-        notes = Notes(self.gate, self.gate.passed_in(request.state))
+        notes = Notes.of(self.gate, messages_in(request.state), request.state)
+        notes.asks_anew()
         judges_itself = self.guard is not None and request.model is self.guard
         shown = shown_by(request)
+        known = [kept(message) for message in shown]
         try:
             stopped = None if judges_itself else await self.stopped(shown, notes, host)
             if stopped is not None:
                 raise Stopped(stopped)
-            response = await ask(request, self._config(shown, notes))
+            notes.shows(shown)
+            response = await ask(request, self._config(known, notes))
         except Stopped as stop:
             response = ModelResponse(result=[self._said_instead(stop.ruling, notes)])
         else:
@@ -150,28 +136,29 @@ class AgentGuard:
             return response
         return ExtendedModelResponse(response, Command(update=notes.updates))
 
-    def _config(self, shown: Sequence[BaseMessage], notes: Notes) -> RunnableConfig:
+    def _config(self, known: Sequence[Kept], notes: Notes) -> RunnableConfig:
         """Return the config to call the model under: watched, and streaming nothing unjudged."""
         config = ensure_config()
-        if self.input or self.gate.results:
-            watch = ModelWatch(partial(self._look, shown, notes))
-            config["callbacks"] = watched(config.get("callbacks"), watch, inherit=True)
+        watch = ModelWatch(partial(self._look, known, notes))
+        config["callbacks"] = watched(config.get("callbacks"), watch, inherit=True)
         if self.output:
             config["tags"] = [*(config.get("tags") or []), TAG_NOSTREAM]
         return config
 
     def _look(
-        self, known: Sequence[BaseMessage], notes: Notes, given: Sequence[BaseMessage], params: Any
+        self, known: Sequence[Kept], notes: Notes, given: Sequence[BaseMessage], params: Any
     ) -> None:
         """Look at what a model is about to be shown.
 
         Raises:
             Stopped: If something in it has not passed, and does not.
         """
-        if self.rails.sight.shows_the_same(given, known) or self._is_own_guard(params):
+        if self.rails.sight.shows_the_same(given, known):
             return
-        if stopped := run(self.stopped(given, notes, ThisThread())):
+        judges_itself = self._is_own_guard(params)
+        if not judges_itself and (stopped := run(self.stopped(given, notes, ThisThread()))):
             raise Stopped(stopped)
+        notes.shows(given)
 
     def _is_own_guard(self, params: Any) -> bool:
         """Return whether the model that is called is the guard, which judges what it is shown."""
@@ -186,17 +173,27 @@ class AgentGuard:
         notes: Notes,
         host: Host,
     ) -> ModelResponse[Any]:
-        answer = last_answer(response.result)
-        if answer is None:
-            return response
-        if self.guard is not None and (told := told_on(answer, "input")):
-            note(notes.updates, VERDICTS, {self.gate.key("input", "turn"): sealed(told, "")})
-            if told_on(answer, "output"):  # it has judged its answer, too
-                return response
-        said = await self._unsaid(messages, answer, response.result, notes, host)
-        if said is None:
-            return response
-        return ModelResponse(result=[said])
+        """Judge all that came back: answers, and pictures beside them."""
+        asked = notes.beyond(messages)
+        for answer in (each for each in response.result if isinstance(each, AIMessage)):
+            if self._has_judged(answer, notes):
+                continue
+            said = await self._unsaid(asked, answer, response.result, notes, host)
+            if said is not None:
+                return ModelResponse(result=[said])
+        beside = [each for each in response.result if not isinstance(each, AIMessage)]
+        if self.rails.sight.in_all(beside) - notes.passed:
+            stopped = await self.stopped([*asked, *beside], notes, host)
+            if stopped is not None:
+                return ModelResponse(result=[self._said_instead(stopped, notes)])
+        return response
+
+    def _has_judged(self, answer: AIMessage, notes: Notes) -> bool:
+        """Return whether an answer is the guard's own, which has judged it; note its verdict."""
+        if self.guard is None or (told := told_on(answer, "input")) is None:
+            return False
+        note(notes.updates, VERDICTS, {self.gate.key("input", "turn"): sealed(told, "")})
+        return told_on(answer, "output") is not None
 
     async def _unsaid(
         self,
@@ -211,7 +208,7 @@ class AgentGuard:
         media = self.rails.sight.media(answer)
         if not self.output or not (text or media):
             return None
-        mark = mark_of(answer, text, self.rails.sight)
+        mark = await host.call(partial(notes.mark, answer, text))
         if mark in notes.passed or not self.rails.judges_answers(messages, answer):
             return None
         passed = notes.passed
@@ -231,7 +228,7 @@ class AgentGuard:
         if self.policy.on_block == "raise" and ruling.verdict is not None:
             raise TurnBlocked(ruling.verdict)
         said = refusal(ruling, self.policy, id=id)
-        notes.passes(frozenset({mark_of(said, str(said.text), self.rails.sight)}))
+        notes.passes(frozenset({notes.mark(said, str(said.text))}))
         return said
 
     # -- after the model ----------------------------------------------------------------------
@@ -242,33 +239,33 @@ class AgentGuard:
         answer = last_answer(messages)
         if answer is None:
             return None
-        notes = Notes(self.gate, self.gate.passed_in(state))
-        conversation = without_answer(messages)
+        notes = Notes.of(self.gate, without_answer(messages), state)
         beside = messages if state.get("structured_response") is not None else ()
-        said = await self._unsaid(conversation, answer, beside, notes, host)
+        said = await self._unsaid(notes.scene, answer, beside, notes, host)
         if said is not None:
             return {"messages": [said], **notes.updates}
-        await self._calls(state, conversation, answer, messages, notes, host)
+        await self._calls(state, answer, messages, notes, host)
         return notes.updates or None
 
     async def _calls(
         self,
         state: Any,
-        conversation: Sequence[BaseMessage],
         answer: AIMessage,
         messages: Sequence[BaseMessage],
         notes: Notes,
         host: Host,
     ) -> None:
-        done = {m.tool_call_id for m in messages if isinstance(m, ToolMessage)}
+        behind = messages[messages.index(answer) + 1 :]
+        done = {m.tool_call_id for m in behind if isinstance(m, ToolMessage)}
         calls = [call for call in answer.tool_calls if call["id"] not in done]
         if not self.gate.calls or not calls:
             return
-        entries = entries_of(state)
         keys = [self.gate.call_key(call) for call in calls]
-        known = [entries.get(key) for key in keys]
+        known = [
+            known_in(state, key, call, notes.scene) for key, call in zip(keys, calls, strict=True)
+        ]
         passed = notes.passed
-        rulings = await self.rails.calls(conversation, calls, host, known=known, passed=passed)
+        rulings = await self.rails.calls(notes.scene, calls, host, known=known, passed=passed)
         for key, ruling in zip(keys, rulings, strict=True):
             notes.verdict(ruling, key)
 
@@ -278,8 +275,8 @@ class AgentGuard:
         answer = last_answer(messages)
         if answer is None or answer is not messages[-1]:
             return None
-        notes = Notes(self.gate, self.gate.passed_in(state))
-        said = await self._unsaid(without_answer(messages), answer, (), notes, host)
+        notes = Notes.of(self.gate, without_answer(messages), state)
+        said = await self._unsaid(notes.scene, answer, (), notes, host)
         return {"messages": [said], **notes.updates} if said else notes.updates or None
 
     # -- tools --------------------------------------------------------------------------------

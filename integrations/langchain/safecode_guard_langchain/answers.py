@@ -35,15 +35,22 @@ def text_of(answer: AIMessage, messages: Sequence[BaseMessage]) -> str:
     return "\n".join(part for part in (str(answer.text).strip(), *called) if part)
 
 
-def mark_of(answer: AIMessage, text: str, sight: Sight) -> str:
-    """Return the mark by which an answer that has passed is known again."""
-    said = canonical_json([text, sorted(sight.media(answer))])
-    return "answer:" + hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+def mark_of(answer: AIMessage, text: str, place: Sequence[str], sight: Sight) -> str:
+    """Return the mark by which an answer that has passed is known again.
+
+    It has passed in one place: the same words about another picture are another answer.
+    """
+    return _mark("answer", [text, sorted(sight.media(answer)), list(place)])
 
 
-def mark_of_request(request: str) -> str:
-    """Return the mark by which a request that has passed is known again."""
-    return "request:" + hashlib.sha256(request.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+def mark_of_request(place: Sequence[str]) -> str:
+    """Return the mark by which a request that has passed in a place is known again."""
+    return _mark("request", list(place))
+
+
+def _mark(kind: str, of: Any) -> str:
+    text = canonical_json(of)
+    return f"{kind}:" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def refusal(ruling: Ruling, policy: Policy, *, id: str | None = None) -> AIMessage:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
@@ -13,7 +14,9 @@ from safecode_guard.judges.protocol import canonical_json
 from safecode_guard.pipeline.host import Host
 from safecode_guard_langchain import results
 from safecode_guard_langchain.answers import last_answer
+from safecode_guard_langchain.asked import answers_another, entry_asked
 from safecode_guard_langchain.held import Hold
+from safecode_guard_langchain.outputs import Output, Piece
 from safecode_guard_langchain.rails import Rails, Ruling
 from safecode_guard_langchain.review import (
     Decision,
@@ -21,13 +24,14 @@ from safecode_guard_langchain.review import (
     can_ask,
     has_a_step_of_its_own,
 )
-from safecode_guard_langchain.scene import scenes, within_scene
+from safecode_guard_langchain.scene import scenes, within_any, within_scene
 from safecode_guard_langchain.state import (
     HELD,
     PASSED,
+    SHOWN,
     VERDICTS,
+    conversation_of,
     entries_of,
-    messages_in,
     note,
     remembers,
     sealed,
@@ -36,6 +40,11 @@ from safecode_guard_langchain.state import (
 _BESIDE = (
     "it is held for review, and cannot be asked about beside other calls in one step "
     "(ask before the tools, in a review_node)"
+)
+_ANOTHER = "it is held for review, and the answer that waits here is to another question"
+_LOST = (
+    "the state has no conversation that makes this call: keep its messages in a list under one "
+    "of the state's keys, or call the tool within_scene(messages)"
 )
 _NOBODY = "it is held for review, and there is nobody to ask (the graph has no checkpointer)"
 
@@ -60,11 +69,15 @@ class Site:
     """Where a call is made: its conversation, and what the graph's state remembers."""
 
     messages: Sequence[BaseMessage]
-    """Without the message that makes the call."""
+    """As the model saw them, without the message that makes the call."""
     state: Any
     gate: Gate
     passed: frozenset[str]
     """Marks of media that have passed."""
+    alone: bool = True
+    """Whether the answer makes this one call."""
+    lost: bool = False
+    """The graph has no conversation where the guard looks, so that nothing can be judged in it."""
     updates: dict[str, Any] = field(default_factory=dict)
     """What is to be written to the state."""
     token: object = field(default_factory=object)
@@ -73,13 +86,17 @@ class Site:
     @classmethod
     def of(cls, messages: Sequence[BaseMessage], state: Any, gate: Gate) -> Site:
         """Return where the calls of a conversation's last answer are made."""
-        return cls(without_answer(messages), state, gate, gate.passed_in(state))
+        answer = last_answer(messages)
+        scene = [*without_answer(messages), *gate.shown_in(state)]
+        alone = answer is None or len(answer.tool_calls) < 2
+        return cls(scene, state, gate, gate.passed_in(state), alone)
 
-    @property
-    def alone(self) -> bool:
-        """Whether the answer makes this one call."""
-        answer = last_answer(messages_in(self.state))
-        return answer is None or len(answer.tool_calls) < 2
+    @classmethod
+    def found(cls, state: Any, call_id: Any, gate: Gate) -> Site:
+        """Return where a call is made, wherever a graph's state has its conversation."""
+        messages = conversation_of(state, call_id)
+        lost = not (messages or within_any())
+        return replace(cls.of(messages, state, gate), lost=lost)
 
     def entered(self) -> AbstractContextManager[None]:
         """Judge what agents do inside the tool in this scene as well."""
@@ -89,10 +106,10 @@ class Site:
         """Remember something under a key of the state."""
         note(self.updates, name, values)
 
-    def known(self, key: str) -> Any:
-        """Return what is known about a subject, the newest first."""
+    def known(self, key: str, call: Call) -> Any:
+        """Return what is known about a call, the newest first."""
         fresh = self.updates.get(VERDICTS, {})
-        return fresh[key] if key in fresh else entries_of(self.state).get(key)
+        return fresh[key] if key in fresh else known_in(self.state, key, call, self.messages)
 
 
 @dataclass(frozen=True)
@@ -119,6 +136,11 @@ class Gate:
         return frozenset(
             key[cut:] for key, by in given if by == self.digest and key.startswith(self.prefix)
         )
+
+    def shown_in(self, state: Any) -> list[BaseMessage]:
+        """Return the pictures that the model was shown beside a state's own messages."""
+        found = entries_of(state, SHOWN).get(self.prefix) or []
+        return [each for each in found if isinstance(each, BaseMessage)]
 
     def as_passed(self, marks: frozenset[str]) -> dict[str, str]:
         """Return marks in the form in which the state keeps them."""
@@ -160,15 +182,20 @@ class Gate:
             return Passed(f"Not run: {ruling.reason}; {_NOBODY}.")
         if not (site.alone or has_a_step_of_its_own()):
             return Passed(f"Not run: {ruling.reason}; {_BESIDE}.")
-        decision = ask_about_call(call, ruling.verdict, ruling.reason)
+        if await host.call(partial(answers_another, call)):
+            return Passed(f"Not run: {ruling.reason}; {_ANOTHER}.")
+        asked = sealed(ruling.verdict, ruling.question)
+        decision = ask_about_call(call, asked, ruling.reason)
         return await self._decided(decision, call, ruling, site, host)
 
     async def ruling(self, call: Call, site: Site, host: Host) -> Ruling:
         """Return the ruling on a call, without asking anybody but the judge."""
         if not self.calls:
             return Ruling(self.rails.policy)
+        if site.lost:
+            return self.rails.unplaced(call, _LOST)
         key = self.call_key(call)
-        known = site.known(key)
+        known = site.known(key, call) or await host.call(partial(entry_asked, call))
         found = await self.rails.calls(
             site.messages, [call], host, known=[known], passed=site.passed
         )
@@ -210,46 +237,48 @@ class Gate:
         """Return a tool's output as it may be shown: itself, or without what may not."""
         if not self.results or self.rails.of_tool(call["name"]) is None:
             return output
-        media = self.rails.sight.media
+        media, read = self.rails.sight.media, Output.of(output)
         judged = [
-            message
-            for message in results.messages_of(output)
-            if media(message) - site.passed or _answers(message, call)
+            piece
+            for piece in read.pieces
+            if media(piece.judged) - site.passed or _answers(piece.message, call)
         ]
-        return await self._let_out(output, judged, call, site, host)
+        return await self._let_out(read, judged, call, site, host)
 
     async def let_out_unknown(self, output: Any, call: Call, site: Site, host: Host) -> Any:
         """Return what came back from further in, after looking at pictures that nobody judged."""
         if not self.results or self.rails.of_tool(call["name"]) is None:
             return output
+        media, read = self.rails.sight.media, Output.of(output)
         noted = site.updates.get(PASSED, {})
         passed = site.passed | {key[len(self.prefix) :] for key in noted}
-        unknown = [m for m in results.messages_of(output) if self.rails.sight.media(m) - passed]
-        return await self._let_out(output, unknown, call, site, host) if unknown else output
+        unknown = [piece for piece in read.pieces if media(piece.judged) - passed]
+        return await self._let_out(read, unknown, call, site, host) if unknown else output
 
     async def _let_out(
         self,
-        output: Any,
-        judged: Sequence[BaseMessage],
+        read: Output,
+        judged: Sequence[Piece],
         call: Call,
         site: Site,
         host: Host,
     ) -> Any:
-        as_tools = results.to_be_judged(judged, call["id"])
-        ruling = await self.rails.result(site.messages, call, as_tools, host, passed=site.passed)
+        shown = [piece.judged for piece in judged]
+        ruling = await self.rails.result(site.messages, call, shown, host, passed=site.passed)
         key = self.call_key(call, "tool_result")
         site.note(VERDICTS, self.entry(ruling, key))
         if ruling.passes:
-            site.note(PASSED, self.as_passed(self.rails.sight.in_all(judged)))
-            return output
-        chosen = {id(message) for message in judged}
-        if ruling.asks and can_ask() and remembers(site.state):
-            hold = Hold(ruling.reason, chosen)
-            changed = results.mapped(output, hold.placeholder)
+            site.note(PASSED, self.as_passed(self.rails.sight.in_all(shown)))
+            return read.given
+        loose = any(piece.loose for piece in judged)  # it has no place to be given back to
+        if ruling.asks and can_ask() and remembers(site.state) and not loose:
+            hold = Hold(ruling.reason, {id(piece.message) for piece in judged})
+            changed = read.changed(hold.placeholder)
             site.note(HELD, {key: hold.entry(call, ruling, self.digest)})
             return changed
-        reason = f"{ruling.reason}; {_NOBODY}" if ruling.asks else ruling.reason
-        return results.mapped(output, lambda m: self._withheld(m, reason, chosen))
+        reason = f"{ruling.reason}; {_NOBODY}" if ruling.asks and not loose else ruling.reason
+        chosen = {id(piece.message) for piece in judged}
+        return read.changed(lambda m: self._withheld(m, reason, chosen))
 
     def _withheld(self, message: BaseMessage, reason: str, chosen: set[int]) -> BaseMessage:
         if id(message) not in chosen:
@@ -261,6 +290,15 @@ def without_answer(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
     """Return a conversation without its last answer, whose calls are judged in it."""
     last = next((i for i in range(len(messages) - 1, -1, -1) if _is_answer(messages[i])), None)
     return [message for i, message in enumerate(messages) if i != last]
+
+
+def known_in(state: Any, key: str, call: Call, before: Sequence[BaseMessage]) -> Any:
+    """Return what a state remembers of a call; an approval is for one run."""
+    entry = entries_of(state).get(key)
+    if not isinstance(entry, Mapping) or not entry.get("review"):
+        return entry
+    ran = any(isinstance(m, ToolMessage) and m.tool_call_id == call.get("id") for m in before)
+    return None if ran else entry
 
 
 def _is_answer(message: BaseMessage) -> bool:

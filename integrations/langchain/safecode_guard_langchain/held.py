@@ -6,12 +6,14 @@ question is asked in a node of its own, and what was returned waits in the state
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 from uuid import uuid4
 
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from safecode_guard.taxonomy import Stage
 from safecode_guard.turns.pictures import PictureStore
@@ -72,7 +74,7 @@ def held_entry(
     """
     return {
         "call": None if call is None else {**call, "args": plain_args(call["args"])},
-        "messages": list(originals),
+        "messages": packed(originals),
         "verdict": None if ruling.verdict is None else ruling.verdict.to_json(),
         "question": ruling.question,
         "reason": ruling.reason,
@@ -94,19 +96,36 @@ def settle(state: Any, stage: Stage, *, prefix: str = "") -> dict[str, Any] | No
     updates: dict[str, Any] = {"messages": [], VERDICTS: {}, PASSED: {}, HELD: {}}
     pictures = PictureStore(0)
     for key, entry in held.items():
+        originals = unpacked(entry["messages"])
         verdict = Verdict.model_validate(entry["verdict"])
         decision = _asked_about(entry, verdict)
         if decision.kind == "approve":
-            updates["messages"] += entry["messages"]
-            marks = Sight(pictures).in_all(entry["messages"])
+            updates["messages"] += originals
+            marks = Sight(pictures).in_all(originals)
             updates[PASSED] |= {prefix + mark: entry["policy"] for mark in sorted(marks)}
         else:
             updates["messages"] += [
-                _rejected(message, decision, entry, pictures) for message in entry["messages"]
+                _rejected(message, decision, entry, pictures) for message in originals
             ]
         updates[VERDICTS][key] = sealed(decision.recorded_on(verdict), entry["question"])
         updates[HELD][key] = None
     return updates
+
+
+def packed(messages: Sequence[BaseMessage]) -> list[Any]:
+    """Return messages as compressed bytes: streams of the state show nothing that is held."""
+    kind, data = _PLAIN.dumps_typed(list(messages))
+    return [kind, zlib.compress(data)]
+
+
+def unpacked(given: Sequence[Any]) -> list[BaseMessage]:
+    """Return messages as they were."""
+    kind, data = given
+    messages: list[BaseMessage] = _PLAIN.loads_typed((kind, zlib.decompress(data)))
+    return messages
+
+
+_PLAIN: Final = JsonPlusSerializer()
 
 
 def _asked_about(entry: Mapping[str, Any], verdict: Verdict) -> Decision:

@@ -26,10 +26,11 @@ from langgraph.types import Command
 from safecode_guard.pipeline.host import EventLoop, ThisThread, run
 from safecode_guard.runnables.guard import SafeCoDeGuard
 from safecode_guard.taxonomy import Stage
-from safecode_guard_langchain.agent import AgentGuard, Updates
+from safecode_guard_langchain.agent import AgentGuard
 from safecode_guard_langchain.factory import PolicyLike, ToolPolicy, make_rails
 from safecode_guard_langchain.gate import Gate
 from safecode_guard_langchain.held import settle
+from safecode_guard_langchain.notes import Updates
 from safecode_guard_langchain.state import GuardState
 from safecode_guard_langchain.tools import warn_of_unmatched
 
@@ -193,7 +194,8 @@ class SafeCoDeMiddleware(AgentMiddleware[GuardState, ContextT, ResponseT]):
         """Hand down a tool that runs only what passes, and returns only what may be shown."""
 
         async def ask(request: ToolCallRequest) -> Any:
-            return handler(request)
+            with set_config_context(request.runtime.config) as context:
+                return context.run(handler, request)
 
         output: ToolResult = run(self._agent.tool_call(request, ask, ThisThread()))
         return output
@@ -204,8 +206,16 @@ class SafeCoDeMiddleware(AgentMiddleware[GuardState, ContextT, ResponseT]):
         handler: Callable[[ToolCallRequest], Awaitable[ToolResult]],
     ) -> ToolResult:
         """Hand down a tool that runs only what passes, and returns only what may be shown."""
+
+        async def ask(request: ToolCallRequest) -> Any:
+            async def call() -> ToolResult:
+                return await handler(request)
+
+            with set_config_context(request.runtime.config) as context:
+                return await asyncio.create_task(call(), context=context)
+
         host = EventLoop(self._workers)
-        output: ToolResult = await self._agent.tool_call(request, handler, host)
+        output: ToolResult = await self._agent.tool_call(request, ask, host)
         return output
 
     # -- the end ------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
@@ -12,16 +12,18 @@ from langchain_core.runnables import Runnable, RunnableLambda
 from langgraph.types import Command
 
 from safecode_guard.errors import PolicyError
+from safecode_guard.judges.protocol import ToolCallSubject
 from safecode_guard.pipeline.host import EventLoop, Host, ThisThread, run
 from safecode_guard.runnables.arguments import require_names
-from safecode_guard.taxonomy import ACTIONS, STAGES, Action, Stage
-from safecode_guard.verdict import Verdict
+from safecode_guard.taxonomy import ACTIONS, STAGES, Action, Stage, severity
+from safecode_guard.verdict import PolicyRef, ToolCallRef, Verdict
 from safecode_guard_langchain import results
-from safecode_guard_langchain.agent import AgentGuard, Updates
+from safecode_guard_langchain.agent import AgentGuard
 from safecode_guard_langchain.answers import last_answer, refusal, text_of
 from safecode_guard_langchain.factory import PolicyLike, ToolPolicy, make_rails
 from safecode_guard_langchain.gate import Call, Gate, Site, without_answer
 from safecode_guard_langchain.held import held_entry, settle
+from safecode_guard_langchain.notes import Updates
 from safecode_guard_langchain.rails import Ruling, reason_of
 from safecode_guard_langchain.review import ask_about_verdict
 from safecode_guard_langchain.state import (
@@ -191,7 +193,19 @@ class _Node:
         calls: list[Call] = list(answer.tool_calls)
         rulings = await self.gate.rails.calls(conversation, calls, host, passed=passed)
         keys = [self.gate.call_key(call) for call in calls]
-        return self._entries(dict(zip(keys, rulings, strict=True)))
+        found: dict[str, Ruling] = {}
+        for key, call, ruling in zip(keys, calls, rulings, strict=True):
+            judged = ruling if ruling.verdict else replace(ruling, verdict=self._skipped(call))
+            if key not in found or _gravity(judged) > _gravity(found[key]):
+                found[key] = judged
+        return self._entries(found)
+
+    def _skipped(self, call: Call) -> Verdict:
+        """Return the verdict on a call that a policy never judges."""
+        subject = ToolCallSubject.of(call)
+        ref = ToolCallRef(id=subject.id, name=subject.name, args_sha256=subject.args_sha256())
+        policy = PolicyRef(name=self.agent.policy.name, digest=self.gate.digest)
+        return Verdict(stage="tool_call", label=None, action="pass", tool_call=ref, policy=policy)
 
     async def _results(
         self, state: Any, messages: list[BaseMessage], answer: AIMessage, host: Host
@@ -216,6 +230,10 @@ class _Node:
             if ruling.verdict is not None
         }
         return {VERDICTS: told}
+
+
+def _gravity(ruling: Ruling) -> int:
+    return severity(ruling.verdict.standing) if ruling.verdict is not None else -1
 
 
 def _reviewed(state: Any, stage: Stage) -> Updates | None:

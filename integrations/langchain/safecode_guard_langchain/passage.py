@@ -5,18 +5,18 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Annotated, Any, Final
 
 from langchain_core.messages import ToolMessage
 from langchain_core.runnables import RunnableConfig
-from langchain_core.tools import BaseTool, ToolException
+from langchain_core.tools import BaseTool
 from pydantic import Field, SkipValidation
 
 from safecode_guard.pipeline.host import EventLoop, Host, ThisThread, run
 from safecode_guard_langchain import results
 from safecode_guard_langchain.gate import Call, Gate, Site
+from safecode_guard_langchain.outcome import INVALID, Outcome
 
 Manned = Sequence[tuple[Gate, Site]]
 
@@ -53,14 +53,20 @@ class Passage(BaseTool):
         self, tool_input: str | dict[str, Any], tool_call_id: str | None
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if _overrides_run(self.inner):
-            return (), {"safecode_input": tool_input}
-        return self.inner._to_args_and_kwargs(tool_input, tool_call_id)
+            return (), {_INPUT: tool_input}
+        try:
+            return self.inner._to_args_and_kwargs(tool_input, tool_call_id)
+        except INVALID as error:
+            return (), {_ERROR: error}
 
     def _run(
         self, *args: Any, config: RunnableConfig, run_manager: Any = None, **kwargs: Any
     ) -> Any:
         quiet = _overrides_run(self.inner)
-        if quiet:
+        act: Callable[[], Any]
+        if _ERROR in kwargs:
+            act = partial(_raise, kwargs[_ERROR])
+        elif quiet:
             act = partial(self.inner.invoke, self._whole(kwargs), {**config, "callbacks": []})
         else:
             more = _wanted(self.inner._run, config, run_manager)
@@ -73,7 +79,10 @@ class Passage(BaseTool):
         self, *args: Any, config: RunnableConfig, run_manager: Any = None, **kwargs: Any
     ) -> Any:
         quiet = _overrides_run(self.inner)
-        if quiet:
+        act: Callable[[], Any]
+        if _ERROR in kwargs:
+            act = partial(_araise, kwargs[_ERROR])
+        elif quiet:
             act = partial(self.inner.ainvoke, self._whole(kwargs), {**config, "callbacks": []})
         else:
             own = type(self.inner)._arun is not BaseTool._arun
@@ -91,7 +100,7 @@ class Passage(BaseTool):
 
     def _whole(self, kwargs: Mapping[str, Any]) -> Any:
         """Return the input of a tool that runs in a way of its own."""
-        given = kwargs["safecode_input"]
+        given = kwargs[_INPUT]
         if self.call["id"] is None:
             return given
         return {"type": "tool_call", "name": self.name, "id": self.call["id"], "args": given}
@@ -99,13 +108,16 @@ class Passage(BaseTool):
     async def _let_out(self, outcome: Outcome, host: Host, *, formed: bool) -> Any:
         """Return what the tool returned, or raise what it raised, if that may be shown."""
         id = self.call["id"]
+        handled = outcome.is_handled(self.inner) and not formed
         shown = outcome.as_formed(self.inner, id) if formed else outcome.as_shown(self.inner, id)
         if shown is None:
             return outcome.raw()
-        let_out = shown
+        let_out = results.without_own_keys(shown)
         for gate, site in reversed(self.manned):
             let_out = await gate.let_out(let_out, self.call, site, host)
-        if let_out is shown:
+        if outcome.error is not None and not handled:
+            raise outcome.error if let_out is shown else outcome.safe(str(let_out.text)) from None
+        if let_out is shown and not handled:
             return outcome.raw()
         if id is None and isinstance(let_out, ToolMessage):
             let_out = let_out.content
@@ -113,59 +125,16 @@ class Passage(BaseTool):
         return (let_out, None) if pair else let_out
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What a tool did: it returned something, or raised."""
-
-    returned: Any = None
-    error: Exception | None = None
-
-    @classmethod
-    def of(cls, act: Callable[[], Any]) -> Outcome:
-        """Run a tool; only the errors that may become a result are caught."""
-        try:
-            return cls(act())
-        except ToolException as error:
-            return cls(error=error)
-
-    @classmethod
-    async def aof(cls, act: Callable[[], Any]) -> Outcome:
-        """Run a tool asynchronously."""
-        try:
-            return cls(await act())
-        except ToolException as error:
-            return cls(error=error)
-
-    def raw(self) -> Any:
-        """Return or raise it as the tool did."""
-        if self.error is not None:
-            raise self.error
-        return self.returned
-
-    def as_formed(self, inner: BaseTool, id: str | None) -> Any:
-        """Return what a tool returned that makes its messages itself; None: it raised."""
-        if self.error is not None:
-            return None
-        return results.as_message(self.returned, name=inner.name, id=id)
-
-    def as_shown(self, inner: BaseTool, id: str | None) -> Any:
-        """Return what becomes of it before anyone is shown it; None: an error that ends the run."""
-        make = partial(results.as_message, name=inner.name, id=id)
-        if self.error is not None:
-            handle = inner.handle_tool_error
-            return make(_handled(self.error, handle), status="error") if handle else None
-        if inner.response_format != "content_and_artifact":
-            return make(self.returned)
-        if isinstance(self.returned, tuple) and len(self.returned) == 2:
-            return make(*self.returned)
-        return make(self.returned)  # LangChain refuses it, and may show it in doing so
+_INPUT: Final = "safecode_input"
+_ERROR: Final = "safecode_error"
 
 
-def _handled(error: Exception, handle: Any) -> Any:
-    """Return what a tool makes of its own error, as LangChain does it."""
-    if isinstance(handle, bool):
-        return error.args[0] if error.args else "Tool execution error"
-    return handle if isinstance(handle, str) else handle(error)
+def _raise(error: Exception) -> None:
+    raise error
+
+
+async def _araise(error: Exception) -> None:
+    raise error
 
 
 def _overrides_run(inner: BaseTool) -> bool:

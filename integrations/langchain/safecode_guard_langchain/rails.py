@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 
-from safecode_guard.errors import GuardError
+from safecode_guard.errors import GuardError, TemplateError
 from safecode_guard.judges.protocol import ToolCallSubject, canonical_json
 from safecode_guard.pipeline.examiner import Examiner, Finding, Subject
 from safecode_guard.pipeline.host import Host
@@ -200,6 +200,14 @@ class Rails:
         own = [plain(answer)] if self.sight.media(answer) else []
         about = About("output", answer=text, passed=passed)
         return await self._one(self.examiner, about, messages, own, host)
+
+    def unplaced(self, call: Mapping[str, Any], why: str) -> Ruling:
+        """Return the ruling on a call whose conversation is not to be found."""
+        examiner = self.of_tool(str(call.get("name")))
+        if examiner is None:
+            return Ruling(self.policy)
+        error = TemplateError(why)
+        return Ruling(examiner.policy, _unreadable(examiner, About("tool_call", call), error))
 
     def judges_answers(self, messages: Conversation, answer: AIMessage | None = None) -> bool:
         """Return whether there is something to judge an answer by: a picture, or the policy."""

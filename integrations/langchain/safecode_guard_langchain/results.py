@@ -1,4 +1,4 @@
-"""What tools return: the messages in it, found, replaced, and given back.
+"""What tools return: what becomes of it, what is withheld of it, and what is written beside it.
 
 A tool returns a text, blocks, a message, a command with messages, or a list of these; frameworks
 turn the rest into text. Whatever it is, what the model will be shown of it are messages.
@@ -7,25 +7,24 @@ turn the rest into text. Whatever it is, what the model will be shown of it are 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from langchain_core.messages import BaseMessage, ToolMessage, convert_to_messages
+from langchain_core.messages import BaseMessage, ToolMessage
 from langchain_core.messages.tool import ToolOutputMixin
 from langchain_core.tools.base import TOOL_MESSAGE_BLOCK_TYPES
-from langgraph.types import Command, Send
+from langgraph.types import Command
 
 from safecode_guard.errors import GuardError
 from safecode_guard.policy import ImagePolicy
 from safecode_guard.turns.pictures import PictureStore
 from safecode_guard.turns.reading import read_turn
 from safecode_guard.turns.turn import TextPart
+from safecode_guard_langchain.outputs import Output, pairs_of
 
-_DEPTH: Final = 6
-"""How deep messages are looked for in a command."""
-
-Change = Callable[[BaseMessage], BaseMessage]
+OWN_KEYS: Final = "safecode_"
+"""Begins the keys of a state that are the guard's own: no tool writes them."""
 
 
 def as_message(
@@ -45,48 +44,25 @@ def as_message(
 
 def messages_of(output: Any) -> list[BaseMessage]:
     """Return the messages in a tool's output, in order."""
-    found: list[BaseMessage] = []
-
-    def note(message: BaseMessage) -> BaseMessage:
-        found.append(message)
-        return message
-
-    mapped(output, note)
-    return found
+    return [piece.message for piece in Output.of(output).pieces if not piece.loose]
 
 
-def mapped(output: Any, change: Change, *, depth: int = 0) -> Any:
-    """Return an output with its messages changed; what is left as it is stays the same object."""
-    if isinstance(output, BaseMessage):
-        return change(output)
-    if depth > _DEPTH:
+def without_own_keys(output: Any) -> Any:
+    """Return what a tool returned without what it would write to the guard's own keys."""
+    if isinstance(output, list) and any(isinstance(each, Command) for each in output):
+        kept = [without_own_keys(each) for each in output]
+        return output if all(a is b for a, b in zip(kept, output, strict=True)) else kept
+    pairs = pairs_of(output.update) if isinstance(output, Command) else None
+    if not pairs or not any(key.startswith(OWN_KEYS) for key, _ in pairs):
         return output
-    deeper = depth + 1
-    if isinstance(output, Command):
-        update = mapped(output.update, change, depth=deeper)
-        goto = mapped(output.goto, change, depth=deeper)
-        same = update is output.update and goto is output.goto
-        return output if same else replace(output, update=update, goto=goto)
-    if isinstance(output, Send):
-        arg = mapped(output.arg, change, depth=deeper)
-        return output if arg is output.arg else Send(output.node, arg, timeout=output.timeout)
-    if isinstance(output, Mapping):
-        return _mapped_mapping(output, change, deeper)
-    if isinstance(output, list | tuple):
-        changed = [mapped(item, change, depth=deeper) for item in output]
-        same = all(a is b for a, b in zip(changed, output, strict=True))
-        return output if same else type(output)(changed) if type(output) is tuple else changed
-    return output
+    return replace(output, update={k: v for k, v in pairs if not k.startswith(OWN_KEYS)})
 
 
-def to_be_judged(messages: Sequence[BaseMessage], id: str | None) -> list[BaseMessage]:
-    """Return messages as parts of one tool's result, whatever role they are shown in."""
-    return [
-        message
-        if isinstance(message, ToolMessage)
-        else ToolMessage(content=message.content, tool_call_id=id or "")
-        for message in messages
-    ]
+def as_result(message: BaseMessage) -> ToolMessage:
+    """Return a message as a part of a tool's result, whatever role it is shown in."""
+    if isinstance(message, ToolMessage):
+        return message
+    return ToolMessage(content=message.content, tool_call_id="")
 
 
 def withheld(message: BaseMessage, reason: str, pictures: PictureStore) -> BaseMessage:
@@ -95,7 +71,7 @@ def withheld(message: BaseMessage, reason: str, pictures: PictureStore) -> BaseM
     Of one that has neither, the words are what was judged: they are withheld.
     """
     note = f"[withheld: {reason}]"
-    shown = message if isinstance(message, ToolMessage) else to_be_judged([message], None)[0]
+    shown = message if isinstance(message, ToolMessage) else as_result(message)
     try:
         turn = read_turn([shown], _READ_ALL, pictures=pictures)
     except GuardError:
@@ -117,8 +93,10 @@ def with_updates(output: Any, updates: Mapping[str, Any]) -> Any:
         return output
     if isinstance(output, ToolMessage):
         return Command(update={"messages": [output], **updates})
-    if isinstance(output, Command) and output.graph is None and isinstance(output.update, dict):
-        return replace(output, update={**output.update, **updates})
+    if isinstance(output, Command) and output.graph is None:
+        pairs = pairs_of(output.update)
+        if pairs is not None and len(dict(pairs)) == len(pairs):
+            return replace(output, update={**dict(pairs), **updates})
     given = list(output) if isinstance(output, list) else [output]
     return [*given, Command(update=dict(updates))]
 
@@ -134,29 +112,10 @@ def noted(output: Any, note: str, id: str | None) -> Any:
             return message.model_copy(update={"content": f"{note}\n{content}"})
         return message.model_copy(update={"content": [{"type": "text", "text": note}, *content]})
 
-    return mapped(output, note_it)
+    return Output.of(output).changed(note_it)
 
 
 _READ_ALL: Final = ImagePolicy(max_images=10_000)
-
-
-def _mapped_mapping(output: Mapping[Any, Any], change: Change, depth: int) -> Any:
-    if message := written_out(output):
-        changed = change(message)
-        return output if changed is message else changed
-    changed_items = {key: mapped(value, change, depth=depth) for key, value in output.items()}
-    same = all(changed_items[key] is value for key, value in output.items())
-    return output if same else changed_items
-
-
-def written_out(value: Mapping[Any, Any]) -> BaseMessage | None:
-    """Return the message that a mapping writes out, such as ``{"role": ..., "content": ...}``."""
-    if "content" not in value or not ("role" in value or "type" in value):
-        return None
-    try:
-        return convert_to_messages([dict(value)])[0]
-    except (ValueError, NotImplementedError, KeyError, TypeError):
-        return None
 
 
 def _replaced(message: BaseMessage, content: Any, artifact: str) -> BaseMessage:

@@ -13,6 +13,7 @@ from langgraph.types import interrupt
 
 from safecode_guard.judges.protocol import canonical_json
 from safecode_guard.verdict import Review, Verdict
+from safecode_guard_langchain.asked import ASKED
 
 Kind = Literal["approve", "edit", "reject"]
 
@@ -58,8 +59,13 @@ def has_a_step_of_its_own() -> bool:
     return any(str(trigger) == _SENT for trigger in triggers)
 
 
-def ask_about_call(call: Mapping[str, Any], verdict: Verdict, reason: str) -> Decision:
+def ask_about_call(call: Mapping[str, Any], asked: Mapping[str, Any], reason: str) -> Decision:
     """Interrupt the run, and return what a human decides about a call.
+
+    Args:
+        call: The call.
+        asked: The verdict, sealed: it is resumed with.
+        reason: Why it is held.
 
     Raises:
         GraphInterrupt: Until somebody has decided.
@@ -68,7 +74,7 @@ def ask_about_call(call: Mapping[str, Any], verdict: Verdict, reason: str) -> De
         "type": "tool_approval",
         **_named(call),
         "description": f"Held before it runs: {reason}",
-        "safecode": verdict.to_json(),
+        ASKED: dict(asked),
     }
     return _ask(question, ("approve", "edit", "reject"), name=str(call["name"]))
 

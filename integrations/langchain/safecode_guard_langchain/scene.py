@@ -53,6 +53,11 @@ def within_scene(messages: Conversation) -> Iterator[None]:
         _callers.reset(token)
 
 
+def within_any() -> bool:
+    """Return whether there is a caller in whose scene something is judged."""
+    return bool(_callers.get())
+
+
 def scenes(messages: Conversation, sight: Sight) -> list[list[BaseMessage]]:
     """Return the conversations in which something is to be judged: this one, then its callers.
 
@@ -114,6 +119,26 @@ def request_of(messages: Conversation) -> str:
         return repr([message.content for message in words])
 
 
+def place_of(messages: Conversation, sight: Sight) -> list[str]:
+    """Return what tells the scenes of an answer from others: their media, and what is asked."""
+    media = frozenset[str]().union(*map(sight.in_all, scenes(messages, sight)))
+    return [*sorted(media), request_of(messages)]
+
+
+def place_of_request(messages: Conversation, sight: Sight) -> list[str]:
+    """Return what tells the scene of a request from others: what was in sight when it was made.
+
+    Pictures that tools return afterwards are judged as results, with the request beside them.
+    """
+    scene = scenes(messages, sight)[0]
+    last = max((i for i, each in enumerate(scene) if _is_users(each)), default=len(scene) - 1)
+    return [*sorted(sight.in_all(scene[: last + 1])), request_of(messages)]
+
+
+def _is_users(message: BaseMessage) -> bool:
+    return isinstance(message, HumanMessage | ChatMessage)
+
+
 def _let_pass(media: frozenset[str], passed: frozenset[str]) -> bool:
     """Return whether a human has let through what no judge can look at."""
     refused = {mark for mark in media if mark.startswith(REFUSED)}
@@ -130,7 +155,7 @@ def _asked(messages: Conversation) -> list[int]:
             if not 0 < exchanges <= _EXCHANGES:
                 continue
             in_request = False
-        elif isinstance(message, HumanMessage | ChatMessage):
+        elif _is_users(message):
             if exchanges > _EXCHANGES:
                 continue
             exchanges += not in_request

@@ -6,7 +6,7 @@ import hashlib
 import weakref
 from collections.abc import Iterable, Sequence
 from threading import Lock
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from PIL import Image
@@ -16,13 +16,10 @@ from safecode_guard.turns.drafts import Unjudgeable, look_through
 from safecode_guard.turns.found import Encoded, Link, Source
 from safecode_guard.turns.loading import Place
 from safecode_guard.turns.pictures import PictureStore
+from safecode_guard_langchain.snapshots import Kept, alike, frozen
 
 REFUSED = "refused:"
 """Begins the mark of what no judge can look at."""
-
-
-Sample = tuple[int, Any, Any]
-"""The length and some letters of something in a block."""
 
 
 class Sight:
@@ -37,11 +34,11 @@ class Sight:
         """Return a mark for each medium of a message: the same for the same bytes."""
         if isinstance(message.content, str) and not isinstance(message, ToolMessage):
             return frozenset()
-        known = self._seen.get(id(message))
-        if known is not None and known.is_of(message):
+        known, made_of = self._seen.get(id(message)), _made_of(message)
+        if known is not None and known.is_of(message, made_of):
             return known.marks
         marks = frozenset(self._look(message))
-        self._remember(message, marks)
+        self._remember(message, made_of, marks)
         return marks
 
     def shows(self, messages: Iterable[BaseMessage]) -> bool:
@@ -52,26 +49,9 @@ class Sight:
         """Return the marks of all media in messages."""
         return frozenset().union(*map(self.media, messages))
 
-    def shows_the_same(self, given: Sequence[BaseMessage], known: Sequence[BaseMessage]) -> bool:
-        """Return whether messages show what others showed; False: they have to be looked at.
-
-        What a callback is given are copies in another form, so samples are compared.
-        """
-        if len(given) != len(known):
-            return False
-        return all(self._alike(a, b) for a, b in zip(given, known, strict=True))
-
-    def _alike(self, given: BaseMessage, known: BaseMessage) -> bool:
-        if given is known or given.content is known.content:
-            return True
-        if given.type != known.type or type(given.content) is not type(known.content):
-            return False
-        if isinstance(given.content, str):
-            return bool(given.content == known.content)
-        seen = self._seen.get(id(known))  # the message has been looked through just before
-        before = samples(known) if seen is None else seen.samples
-        after = samples(given)
-        return len(after) == len(before) and all(map(set.issuperset, before, after))
+    def shows_the_same(self, given: Sequence[BaseMessage], known: Sequence[Kept]) -> bool:
+        """Return whether messages show what others did; False: they have to be looked at."""
+        return len(given) == len(known) and all(map(alike, given, known))
 
     def _look(self, message: BaseMessage) -> Iterable[str]:
         try:
@@ -83,58 +63,29 @@ class Sight:
             places.append(REFUSED + _hash(repr(message.content)))
         return places
 
-    def _remember(self, message: BaseMessage, marks: frozenset[str]) -> None:
+    def _remember(self, message: BaseMessage, made_of: Any, marks: frozenset[str]) -> None:
         key = id(message)
         with self._lock:
             alive = weakref.ref(message, lambda _: self._seen.pop(key, None))
-            self._seen[key] = _Seen(alive, *_contents(message), marks, samples(message))
+            self._seen[key] = _Seen(alive, made_of, getattr(message, "artifact", None), marks)
 
 
 class _Seen(NamedTuple):
     """What was found in a message, and what the message was made of then."""
 
     message: weakref.ref[BaseMessage]
-    content: Any
-    blocks: list[Any]
-    values: list[Any]
+    made_of: Any
     artifact: Any
     marks: frozenset[str]
-    samples: list[set[Sample]]
 
-    def is_of(self, message: BaseMessage) -> bool:
-        """Return whether a message is the same, and as it was.
-
-        Middlewares change messages in place, down to the values of a block. Lists that hold the
-        same objects compare without looking into them.
-        """
-        content: Any = message.content
-        if self.message() is not message or content is not self.content:
-            return False
-        if getattr(message, "artifact", None) is not self.artifact:
-            return False
-        if not isinstance(content, list):
-            return True
-        return content == self.blocks and _values(content) == self.values
+    def is_of(self, message: BaseMessage, made_of: Any) -> bool:
+        """Return whether a message is the same, and as it was."""
+        same = self.message() is message and getattr(message, "artifact", None) is self.artifact
+        return same and bool(made_of == self.made_of)
 
 
-def _contents(message: BaseMessage) -> tuple[Any, list[Any], list[Any], Any]:
-    content: Any = message.content
-    blocks = list(content) if isinstance(content, list) else []
-    return content, blocks, _values(blocks), getattr(message, "artifact", None)
-
-
-def _values(blocks: list[Any]) -> list[Any]:
-    return [list(block.values()) if isinstance(block, dict) else block for block in blocks]
-
-
-def samples(message: BaseMessage) -> list[set[Sample]]:
-    """Return samples of each block of a message."""
-    found: list[set[Sample]] = []
-    for block in message.content:
-        into: set[Sample] = set()
-        _sample(block, into)
-        found.append(into)
-    return found
+def _made_of(message: BaseMessage) -> Any:
+    return frozen([message.content, message.additional_kwargs])
 
 
 def plain(message: BaseMessage) -> BaseMessage:
@@ -165,32 +116,3 @@ def _mark(source: Source) -> str:
 def _hash(value: str | bytes) -> str:
     data = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
     return hashlib.sha256(data).hexdigest()[:32]
-
-
-def _sample(value: Any, into: set[Sample]) -> None:
-    """Take samples of everything in a block that could be a medium, or say where one is.
-
-    It is done for every picture of the conversation at every step: no text is copied.
-    """
-    if isinstance(value, str | bytes):
-        head = value.find(",", 0, _HEAD) + 1 if value[:5] == "data:" else 0  # type: ignore[arg-type]
-        size = len(value) - head
-        start = size - _TAIL if size > _TAIL else 0
-        into.add((size, value[head + start :], value[head :: size // 64 + 1]))
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            if key not in _NAMES:
-                _sample(item, into)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            _sample(item, into)
-    elif value is not None:
-        into.add((0, type(value), id(value)))
-
-
-_TAIL: Final = 64
-_HEAD: Final = 256
-_NAMES: Final = frozenset(
-    {"type", "mime_type", "media_type", "source_type", "format", "filename", "detail"}
-)
-"""Keys of a block whose values only name what is under the others."""

@@ -2,17 +2,19 @@
 
 A verdict is kept beside a seal: the hash of the verdict and of what was asked. It holds only for
 the same question, under the same policy, and as long as nobody has written in it; otherwise the
-question is asked again.
+question is asked again. Without a key (`SEAL_KEY`) whoever can write into a state can seal, too.
 """
 
 from __future__ import annotations
 
 import hashlib
+import hmac
+import os
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final, NotRequired
 
 from langchain.agents.middleware.types import AgentState, OmitFromInput, PrivateStateAttr
-from langchain_core.messages import BaseMessage, convert_to_messages
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from pydantic import ValidationError
 from typing_extensions import TypedDict
 
@@ -20,11 +22,15 @@ from safecode_guard.errors import PolicyError
 from safecode_guard.judges.protocol import canonical_json
 from safecode_guard.taxonomy import Stage
 from safecode_guard.verdict import STATE_KEY, Verdict
-from safecode_guard_langchain.results import written_out
+from safecode_guard_langchain.outputs import message_of
 
 VERDICTS: Final = STATE_KEY
 PASSED: Final = "safecode_passed"
 HELD: Final = "safecode_held"
+SHOWN: Final = "safecode_shown"
+
+SEAL_KEY: Final = "SAFECODE_SEAL_KEY"
+"""The variable of the environment that holds a secret: with it nobody else can seal a verdict."""
 
 MOST_VERDICTS: Final = 512
 """Verdicts that a state keeps: the newest. What falls out is judged again if it is met again."""
@@ -64,6 +70,11 @@ def merge_held(left: Mapping[str, Any] | None, right: Mapping[str, Any] | None) 
     return {key: held for key, held in merged.items() if held is not None}
 
 
+def merge_shown(left: Mapping[str, Any] | None, right: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Merge what each guard saw the model being shown: of each the newest stays."""
+    return {**(left or {}), **(right or {})}
+
+
 class VerdictState(TypedDict):
     """The keys that a graph's state needs, so that its guards remember what they found.
 
@@ -86,6 +97,8 @@ class GuardState(AgentState[Any]):
     safecode_verdicts: NotRequired[Annotated[dict[str, Any], OmitFromInput, merge_verdicts]]
     safecode_passed: NotRequired[Annotated[dict[str, str], PrivateStateAttr, merge_passed]]
     safecode_held: NotRequired[Annotated[dict[str, Any], PrivateStateAttr, merge_held]]
+    safecode_shown: NotRequired[Annotated[dict[str, Any], PrivateStateAttr, merge_shown]]
+    """Pictures that the model was shown for its newest answer, and that no message holds."""
 
 
 def verdicts_in(state: Any, stage: Stage | None = None) -> tuple[Verdict, ...]:
@@ -148,6 +161,29 @@ def messages_in(state: Any) -> list[BaseMessage]:
     return [message for each in found if (message := _message_of(each))]
 
 
+def conversation_of(state: Any, call_id: Any) -> list[BaseMessage]:
+    """Return the messages of a state whose last answer makes a call, under whatever key.
+
+    Nodes may keep their messages under a key of their own. [] if there is no conversation: no
+    messages, or the one that makes the call alone.
+    """
+    found = [messages_in(state)]
+    if not _makes(found[0], call_id) and not isinstance(state, list | tuple):
+        others = [messages_in(value) for value in _values(state) if isinstance(value, list)]
+        found = [each for each in others if _makes(each, call_id)] or found
+    return found[0] if len(found[0]) > 1 else []
+
+
+def _makes(messages: list[BaseMessage], call_id: Any) -> bool:
+    answer = next((m for m in reversed(messages) if isinstance(m, AIMessage)), None)
+    return answer is not None and any(call["id"] == call_id for call in answer.tool_calls)
+
+
+def _values(state: Any) -> list[Any]:
+    given = state if isinstance(state, Mapping) else getattr(state, "__dict__", {})
+    return list(given.values())
+
+
 def judged_messages_in(state: Any) -> list[BaseMessage]:
     """Return the messages of a state that is to be judged.
 
@@ -173,16 +209,7 @@ def _given_in(state: Any) -> Any:
 
 def _message_of(given: Any) -> BaseMessage | None:
     """Return a message in any form that LangChain takes it; None: it is none."""
-    if isinstance(given, BaseMessage):
-        return given
-    if isinstance(given, Mapping):
-        return written_out(given)
-    if not isinstance(given, str | tuple):
-        return None
-    try:
-        return convert_to_messages([given])[0]
-    except (ValueError, TypeError, NotImplementedError):
-        return None
+    return HumanMessage(given) if isinstance(given, str) else message_of(given)
 
 
 def _read(entry: Any) -> Verdict | None:
@@ -193,8 +220,10 @@ def _read(entry: Any) -> Verdict | None:
 
 
 def _seal(data: Mapping[str, Any]) -> str:
-    text = canonical_json(data)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    """Return the hash of an entry, keyed where the environment has a key."""
+    text = canonical_json(data).encode("utf-8", "surrogatepass")
+    key = os.environ.get(SEAL_KEY, "").encode()
+    return (hmac.new(key, text, "sha256") if key else hashlib.sha256(text)).hexdigest()
 
 
 def _made_at(entry: Any) -> str:

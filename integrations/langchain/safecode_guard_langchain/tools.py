@@ -18,8 +18,9 @@ from typing import Annotated, Any, Final, NamedTuple, get_type_hints
 
 from langchain_core.messages import ToolMessage
 from langchain_core.runnables import RunnableConfig
-from langchain_core.tools import BaseTool, Tool, tool
+from langchain_core.tools import BaseTool, InjectedToolCallId, Tool, tool
 from langchain_core.tools.base import ArgsSchema
+from langgraph.prebuilt import InjectedState, InjectedStore
 from langgraph.prebuilt.tool_node import ToolRuntime
 from pydantic import Field, SkipValidation
 
@@ -27,8 +28,9 @@ from safecode_guard.pipeline.host import EventLoop, Host, ThisThread, run
 from safecode_guard_langchain import results
 from safecode_guard_langchain.factory import PolicyLike, ToolPolicy, make_rails
 from safecode_guard_langchain.gate import Call, Gate, Passed, Site
+from safecode_guard_langchain.outputs import holds_media
 from safecode_guard_langchain.passage import Manned, Passage, face_of
-from safecode_guard_langchain.state import messages_in, remembers
+from safecode_guard_langchain.state import remembers
 
 RUNTIME: Final = "safecode_runtime"
 """The hidden argument by which a guarded tool is told the state of its graph."""
@@ -129,7 +131,7 @@ class GuardedTool(BaseTool):
         self, tool_input: Any, id: str | None, go: Callable[..., Any], host: Host
     ) -> Any:
         given = _Input.of(tool_input, self.inner)
-        manned = [(post.gate, post.site or _site_of(given, post.gate)) for post in self.posts]
+        manned = [(post.gate, post.site or _site_of(given, id, post.gate)) for post in self.posts]
         call: Call = {"name": self.name, "args": given.visible, "id": id}
         passed = await _let_through(call, manned, host)
         if passed.refused is not None:
@@ -190,6 +192,10 @@ def guard_tools(
     graph whose state is a `VerdictState`, verdicts are remembered and what is held can be asked
     about. Name, schema and metadata are what they were.
 
+    The conversation is looked for in the graph's state, in the list of messages whose last answer
+    makes the call; without one a call is `unjudgeable`. Invoked by hand, outside of a `ToolNode`, a
+    call is judged in the scene of its caller (`within_scene`), and without one as words alone.
+
     Args:
         tools: The tools, or functions to make them of.
         judge: A judge, a chat model, a check or a guard.
@@ -242,7 +248,7 @@ class _Input:
             return cls(given, {"__arg1": given})
         runtime = next((v for v in given.values() if isinstance(v, ToolRuntime)), None)
         own = {key: value for key, value in given.items() if key != RUNTIME}
-        shown = inner._filter_injected_args(own)
+        shown = inner._filter_injected_args(own) if runtime else _without_injected(own, inner)
         visible = {k: v for k, v in shown.items() if not isinstance(v, ToolRuntime)}
         hidden = {key: value for key, value in own.items() if key not in visible}
         return cls(own, visible, runtime, hidden)
@@ -260,7 +266,7 @@ class QuietRuntime(ToolRuntime):
 
     def emit_output_delta(self, delta: Any) -> None:
         """Stream a piece of text; anything else is not shown before it is judged."""
-        if isinstance(delta, str) and "data:image" not in delta and len(delta) < _LONG:
+        if isinstance(delta, str) and len(delta) < _LONG and not holds_media(delta):
             super().emit_output_delta(delta)
 
 
@@ -271,10 +277,15 @@ def _quiet(runtime: ToolRuntime) -> ToolRuntime:
     return QuietRuntime(**{each.name: getattr(runtime, each.name) for each in fields(runtime)})
 
 
-def _site_of(given: _Input, gate: Gate) -> Site:
-    """Return where a call is made, from the runtime of its graph."""
-    state = given.runtime.state if given.runtime is not None else {}
-    return Site.of(messages_in(state), state, gate)
+def _site_of(given: _Input, id: str | None, gate: Gate) -> Site:
+    """Return where a call is made, from the runtime of its graph.
+
+    Called by hand there is none: the call is judged in its caller's scene if there is one, and
+    otherwise as words alone.
+    """
+    if given.runtime is None:
+        return Site.of([], {}, gate)
+    return Site.found(given.runtime.state, id, gate)
 
 
 def _carrier(inner: BaseTool, *, told: bool) -> Callable[..., None]:
@@ -290,6 +301,26 @@ def _carrier(inner: BaseTool, *, told: bool) -> Callable[..., None]:
 
     carry.__annotations__ = hints if told else {**hints, RUNTIME: ToolRuntime}
     return carry
+
+
+def _without_injected(given: dict[str, Any], inner: BaseTool) -> dict[str, Any]:
+    """Return what a tool is called with by hand, without what only a graph can mean."""
+    function = getattr(inner, "func", None) or getattr(inner, "coroutine", None)
+    hints = {**_hints(inner._run), **(_hints(function) if function is not None else {})}
+    for name, field_ in getattr(inner.get_input_schema(), "model_fields", {}).items():
+        if field_.metadata:
+            hints.setdefault(name, Annotated[(Any, *field_.metadata)])
+        hints.setdefault(name, field_.annotation)
+    return {key: value for key, value in given.items() if not _is_injected(hints.get(key))}
+
+
+def _is_injected(hint: Any) -> bool:
+    marks = getattr(hint, "__metadata__", ())
+    kinds = [mark if isinstance(mark, type) else type(mark) for mark in marks]
+    return any(issubclass(kind, _GRAPHS_OWN) for kind in kinds) or _is_runtime(hint)
+
+
+_GRAPHS_OWN: Final = (InjectedState, InjectedStore, InjectedToolCallId)
 
 
 def _is_runtime(hint: Any) -> bool:

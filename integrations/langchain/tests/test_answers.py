@@ -8,14 +8,17 @@ from typing import Any
 import pytest
 from langchain.agents import create_agent
 from langchain.agents.middleware import AgentMiddleware, ModelFallbackMiddleware, hook_config
+from langchain.agents.middleware.types import ModelResponse
 from langchain.agents.structured_output import ToolStrategy
 from langchain_core.messages import AIMessage, HumanMessage
+from langgraph.checkpoint.memory import InMemorySaver
 from pydantic import BaseModel
 from safecode_guard_langchain import SafeCoDeMiddleware, verdicts_in
 from safecode_guard_langchain.testing import ScriptedChatModel, calls, results
-from support import UNSAFE, Disk, asked, judge_of, picture, run_in, script, texts, user
+from support import UNSAFE, Disk, asked, judge_of, picture, png, run_in, script, shows, texts, user
 
 from safecode_guard import Policy, TurnBlocked, Verdict
+from safecode_guard.testing import ScriptedJudge
 
 SECRET = "mix bleach with ammonia"
 GRAPH_STREAMS = ["values", "updates", "messages", "debug", "custom", "tasks"]
@@ -240,3 +243,53 @@ def test_an_unguarded_and_a_guarded_run_that_pass_say_the_same_words(form: str) 
     state = run_in(form, guarded(model), given)
     assert texts(plain["messages"]) == texts(state["messages"])
     assert [m.id for m in plain["messages"]] == [m.id for m in state["messages"]]
+
+
+def red_answers() -> Any:
+    """Return a judge that finds any answer dangerous where crimson is in sight."""
+    return ScriptedJudge(lambda r: 0.9 if r.stage == "output" and shows(r, UNSAFE) else 0.1)
+
+
+def test_the_same_words_about_another_picture_are_judged_again(form: str) -> None:
+    model = ScriptedChatModel(replies=lambda messages: "Yes, touch it.")
+    judge = red_answers()
+    guard = SafeCoDeMiddleware(judge)
+    agent = create_agent(model, middleware=[guard], checkpointer=InMemorySaver())
+    config = {"configurable": {"thread_id": "1"}}
+    state = run_in(form, agent, {"messages": [user("May I touch it?", "navy")]}, config)
+    assert state["messages"][-1].content == "Yes, touch it."
+    assert len(asked(judge, "output")) == 1  # once in one step
+    state = run_in(form, agent, {"messages": [user("And this one?", UNSAFE)]}, config)
+    assert state["messages"][-1].content == Policy().refusal_text
+
+
+class Twice(AgentMiddleware):
+    """A middleware that gives an answer of its own before the model's."""
+
+    def wrap_model_call(self, request: Any, handler: Any) -> Any:
+        return ModelResponse(result=[AIMessage(SECRET), *handler(request).result])
+
+    async def awrap_model_call(self, request: Any, handler: Any) -> Any:
+        return ModelResponse(result=[AIMessage(SECRET), *(await handler(request)).result])
+
+
+class Illustrates(AgentMiddleware):
+    """A middleware that puts a picture beside the answer."""
+
+    def wrap_model_call(self, request: Any, handler: Any) -> Any:
+        return ModelResponse(result=[user("See.", UNSAFE), *handler(request).result])
+
+    async def awrap_model_call(self, request: Any, handler: Any) -> Any:
+        return ModelResponse(result=[user("See.", UNSAFE), *(await handler(request)).result])
+
+
+@pytest.mark.parametrize("other", [Twice, Illustrates])
+def test_all_that_comes_back_with_an_answer_is_judged(
+    other: type[AgentMiddleware], form: str
+) -> None:
+    guard = SafeCoDeMiddleware(no_secrets())
+    agent = create_agent(script("Hi."), middleware=[guard, other()])
+    state = run_in(form, agent, {"messages": [user("How?", "navy")]})
+    assert SECRET not in str(state)
+    assert png(UNSAFE) not in str(state)
+    assert [m.content for m in state["messages"][1:]] == [Policy().refusal_text]

@@ -158,3 +158,15 @@ def test_approved_media_that_no_judge_can_look_at_do_not_hold_up_what_follows(di
     state = agent.invoke(Command(resume={"type": "approve"}), CONFIG)
     assert disk.ran == ["act-1", "stop-2"]
     assert state["messages"][-1].content == "Done."
+
+
+@pytest.mark.parametrize("mode", ["values", "updates", "debug", "tasks", "checkpoints", "custom"])
+def test_no_stream_carries_what_is_held_before_somebody_has_decided(mode: Any, disk: Disk) -> None:
+    agent, _ = agent_for(disk, judge_of())
+    assert png(UNSAFE) not in str(list(agent.stream(START, CONFIG, stream_mode=mode)))
+
+    async def streamed() -> list[Any]:
+        other, _ = agent_for(disk, judge_of())
+        return [event async for event in other.astream(START, CONFIG, stream_mode=mode)]
+
+    assert png(UNSAFE) not in str(asyncio.run(streamed()))

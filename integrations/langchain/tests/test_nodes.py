@@ -291,3 +291,26 @@ def went_to(schema: Any, judge: Any) -> Any:
         "guard", verdict_edge({"pass": "yes", "guide": "yes", "review": "no", "block": "no"})
     )
     return graph.compile()
+
+
+@pytest.mark.parametrize("first", [1, 2])
+def test_of_two_calls_with_one_id_the_gravest_counts(first: int, form: str) -> None:
+    judge = judge_of(calls=lambda name, args: 0.9 if args["x"] == 2 else 0.1)
+    app = gated("tool_call", judge)
+    call = {"name": "act", "id": "same", "type": "tool_call"}
+    made = [{**call, "args": {"x": x}} for x in (first, 3 - first)]
+    given = {"messages": [user("Go.", "navy"), AIMessage("", tool_calls=made)]}
+    assert run_in(form, app, given)["messages"][-1].content == "no"
+
+
+def test_a_call_that_is_never_judged_has_a_verdict_that_says_so(form: str) -> None:
+    graph = StateGraph(State)
+    graph.add_node("guard", guard_node(judge_of(), stage="tool_call", tool_policies={"s*": "skip"}))
+    graph.add_node("yes", says("yes"))
+    graph.add_node("no", says("no"))
+    graph.add_edge(START, "guard")
+    nodes = {**WHERE, "review": "no"}
+    graph.add_conditional_edges("guard", verdict_edge(nodes, stage="tool_call"))
+    state = run_in(form, graph.compile(), {"messages": [user("Go."), calls(("stop", {}))]})
+    assert state["messages"][-1].content == "yes"
+    assert [(v.label, v.action) for v in verdicts_in(state, "tool_call")] == [(None, "pass")]

@@ -11,12 +11,19 @@ import pytest
 from langchain.agents import create_agent
 from langchain.agents.middleware import AgentMiddleware
 from langchain_core.messages import AIMessage
+from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite import SqliteSaver
-from langgraph.types import Command
-from safecode_guard_langchain import SafeCoDeMiddleware, verdicts_in
+from langgraph.graph import START, StateGraph
+from langgraph.prebuilt import ToolNode
+from langgraph.types import Command, interrupt
+from safecode_guard_langchain import SafeCoDeMiddleware, guard_tools, verdicts_in
 from safecode_guard_langchain.testing import calls, results
 from support import Disk, asked, judge_of, picture, script, user
+from test_nodes import State
+
+from safecode_guard import JudgeError
+from safecode_guard.testing import ScriptedJudge
 
 CONFIG: dict[str, Any] = {"configurable": {"thread_id": "1"}}
 
@@ -236,3 +243,48 @@ def test_an_edit_of_the_state_is_judged(disk: Disk) -> None:
     state = agent.invoke(None, CONFIG)
     assert disk.ran == []
     assert "Not run" in results(state["messages"])["call-1"].content
+
+
+def wiping(judge: Any, ran: list[Any], policy: Any = None) -> Any:
+    @tool
+    def wipe(what: str) -> str:
+        """Wipe."""
+        ran.append(interrupt(f"Really wipe the {what}?"))
+        return "ok"
+
+    graph = StateGraph(State)
+    graph.add_node("act", ToolNode(guard_tools([wipe], judge, policy)))
+    graph.add_edge(START, "act")
+    return graph.compile(checkpointer=InMemorySaver())
+
+
+def go(is_async: bool, app: Any, given: Any) -> dict[str, Any]:
+    return asyncio.run(app.ainvoke(given, CONFIG)) if is_async else app.invoke(given, CONFIG)
+
+
+WIPE = ("wipe", {"what": "disk"})
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_the_ruling_that_asked_is_the_one_that_is_resumed(is_async: bool) -> None:
+    """An answer to the guard is never taken by the tool's own question."""
+    ran: list[Any] = []
+    judge = ScriptedJudge([JudgeError("down"), 0.05, 0.05])
+    app = wiping(judge, ran)
+    go(is_async, app, {"messages": [user("Go.", "navy"), calls(WIPE)]})
+    state = go(is_async, app, Command(resume={"type": "approve"}))
+    assert ran == []
+    assert state["__interrupt__"][0].value == "Really wipe the disk?"
+    assert len(judge.requests) == 1
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_an_answer_to_a_tool_is_never_taken_by_the_guard(is_async: bool) -> None:
+    ran: list[Any] = []
+    judge = ScriptedJudge([0.05, JudgeError("down")])
+    app = wiping(judge, ran, {"judge": {"kind": "custom", "id": "scripted", "cache_size": 0}})
+    state = go(is_async, app, {"messages": [user("Go.", "navy"), calls(WIPE)]})
+    assert state["__interrupt__"][0].value == "Really wipe the disk?"
+    state = go(is_async, app, Command(resume={"type": "approve"}))
+    assert ran == []
+    assert "another question" in state["messages"][-1].content

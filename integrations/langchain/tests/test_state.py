@@ -122,3 +122,13 @@ def test_a_state_remembers_if_it_has_the_key() -> None:
     assert not remembers({"messages": []})
     assert not remembers([])
     assert remembers(SimpleNamespace(safecode_verdicts={}))
+
+
+def test_with_a_key_nobody_else_can_seal_a_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    forged = sealed(verdict(), "q")
+    monkeypatch.setenv("SAFECODE_SEAL_KEY", "a secret")
+    assert unsealed(forged, "q") is None
+    own = sealed(verdict(), "q")
+    assert unsealed(own, "q") is not None
+    monkeypatch.setenv("SAFECODE_SEAL_KEY", "another")
+    assert unsealed(own, "q") is None

@@ -7,11 +7,14 @@ from typing import Any
 import pytest
 from langchain.agents import create_agent
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
+from langgraph.checkpoint.memory import InMemorySaver
 from safecode_guard_langchain import SafeCoDeMiddleware, verdicts_in
-from support import UNSAFE, Disk, asked, judge_of, picture, run_in, script, shown_to, user
+from safecode_guard_langchain.testing import ScriptedChatModel, calls
+from support import UNSAFE, Disk, asked, judge_of, picture, run_in, script, shown_to, shows, user
 
 from safecode_guard import (
     ChatTransformers,
+    JudgeRequest,
     Policy,
     SafeCoDeCheck,
     SafeCoDeGuard,
@@ -164,3 +167,29 @@ def test_the_embedded_model_guards_itself_in_an_agent(form: str) -> None:
     agent = create_agent(guard, middleware=[SafeCoDeMiddleware(guard)])
     state = run_in(form, agent, {"messages": [user("What colour is it?", "navy")]})
     assert [v.stage for v in verdicts_in(state)][:1] == ["input"]
+
+
+def test_a_request_that_passed_is_judged_again_in_another_scene(form: str) -> None:
+    def judged(request: JudgeRequest) -> float:
+        danger = "stove" in request.scene.request and shows(request, UNSAFE)
+        return 0.9 if danger and request.stage == "input" else 0.1
+
+    model = ScriptedChatModel(replies=lambda messages: f"It is kitchen {len(messages)}.")
+    guard = SafeCoDeMiddleware(ScriptedJudge(judged))
+    agent = create_agent(model, middleware=[guard], checkpointer=InMemorySaver())
+    config = {"configurable": {"thread_id": "1"}}
+    again = "Turn on the stove in this kitchen please."
+    for turn in (user(again, "navy"), user("Describe this second kitchen in detail.", UNSAFE)):
+        state = run_in(form, agent, {"messages": [turn]}, config)
+        assert "kitchen" in state["messages"][-1].text
+    state = run_in(form, agent, {"messages": [HumanMessage(again)]}, config)
+    assert state["messages"][-1].content == Policy().refusal_text
+
+
+def test_a_request_is_judged_once_while_tools_return_pictures(form: str, disk: Disk) -> None:
+    judge = judge_of()
+    steps = [calls(("act", {"x": n}), first_id=f"c{n}") for n in range(3)]
+    tool = disk.tool(gives=[picture("olive")])
+    agent = create_agent(script(*steps, "Done."), [tool], middleware=[SafeCoDeMiddleware(judge)])
+    run_in(form, agent, {"messages": [user("Go on.", "navy")]})
+    assert len(asked(judge, "input")) == 1

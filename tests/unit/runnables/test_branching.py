@@ -9,10 +9,11 @@ from langchain_core.runnables import RunnableBranch, RunnableLambda
 from langgraph.graph import END, START, MessagesState, StateGraph
 
 from safecode_guard.errors import PolicyError
+from safecode_guard.judges.protocol import ToolCallSubject
 from safecode_guard.policy import Policy
 from safecode_guard.runnables.branching import action_of, is_action, route_by_action, verdict_edge
 from safecode_guard.testing import EventRecorder
-from safecode_guard.verdict import PolicyRef, Verdict, to_metadata
+from safecode_guard.verdict import PolicyRef, ToolCallRef, Verdict, to_metadata
 from tests.messages import ask
 from tests.unit.runnables.guards import HELP, by_request, guarded
 
@@ -105,3 +106,47 @@ def test_an_edge_reads_states_whose_messages_are_plain_data():
     assert edge({"messages": [message("block"), plain]}) == "pass"  # said before it was judged
     kept = {"a": verdict("block").model_dump(mode="json")}
     assert edge({"messages": [plain], "safecode_verdicts": kept}) == "block"
+
+
+def call(x: int, id: str | None) -> dict:
+    return {"name": "act", "args": {"x": x}, "id": id, "type": "tool_call"}
+
+
+def on_call(action: str, given: dict) -> dict:
+    subject = ToolCallSubject.of(given)
+    ref = ToolCallRef(id=subject.id, name=subject.name, args_sha256=subject.args_sha256())
+    about = {"stage": "tool_call", "tool_call": ref}
+    return verdict(action).model_copy(update=about).model_dump(mode="json")
+
+
+ACT, OTHER, UNNAMED = call(1, "a"), call(2, "b"), call(1, None)
+
+
+@pytest.mark.parametrize(
+    ("calls", "kept", "goes"),
+    [
+        ([ACT], [("pass", ACT)], "pass"),
+        ([ACT, OTHER], [("pass", ACT), ("block", OTHER)], "block"),
+        ([ACT, OTHER], [("pass", ACT)], "block"),  # nobody judged the other
+        ([ACT], [], "block"),
+        ([ACT], [("pass", call(9, "a"))], "block"),  # judged was something else
+        ([ACT], [("block", ACT), ("pass", ACT)], "block"),
+        ([UNNAMED], [("block", UNNAMED)], "block"),
+        ([UNNAMED], [("pass", UNNAMED)], "pass"),
+        ([], [("block", ACT)], "pass"),
+    ],
+)
+@pytest.mark.parametrize("written_out", [False, True])
+def test_of_calls_the_gravest_counts_and_the_unjudged_are_blocked(calls, kept, goes, written_out):
+    edge = verdict_edge({action: action for action in NODES}, stage="tool_call")
+    answer = {"role": "assistant", "content": "", "tool_calls": calls}
+    said = answer if written_out else AIMessage("", tool_calls=calls)
+    entries = {str(number): on_call(*each) for number, each in enumerate(kept)}
+    assert edge({"messages": [said], "safecode_verdicts": entries}) == goes
+
+
+def test_an_edge_behind_no_guard_says_so():
+    for stage in ("input", "tool_result", "output"):
+        edge = verdict_edge(NODES, stage=stage)
+        with pytest.raises(PolicyError, match="no guard has run"):
+            edge({"messages": [AIMessage("x")], "safecode_verdicts": {}})

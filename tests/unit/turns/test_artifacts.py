@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections import deque
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -87,7 +88,6 @@ def test_image_objects_are_images() -> None:
         [{"page_content": "words", "metadata": {"source": "a.png"}}],
         Content,
         object(),
-        SimpleNamespace(connection=b"x", shot=DATA),
         {"mimeType": "image/png", "data": None},
     ],
 )
@@ -106,3 +106,26 @@ def test_looking_ends() -> None:
     table = [[i] for i in range(MAX_VALUES)]
     assert len(images_in([DATA, table, DATA])) == 1
     assert len(images_in([DATA, DATA])) == 2
+
+
+@dataclass(slots=True)
+class InSlots:
+    png: bytes
+
+
+class Plain:
+    def __init__(self, png: bytes) -> None:
+        self.png = png
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [InSlots, Plain, io.BytesIO, lambda d: {d}, lambda d: frozenset({d}), lambda d: deque([d])],
+)
+def test_objects_of_every_kind_are_looked_into(wrap: Any) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(file, "PNG")
+    assert len(images_in(wrap(file.getvalue()))) == 1
+    assert images_in(wrap(b"no image")) == []
+    assert images_in([Plain, io, print, len]) == []
+    assert len(images_in(SimpleNamespace(connection=b"x", shot=DATA))) == 1

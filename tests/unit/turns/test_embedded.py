@@ -36,6 +36,14 @@ def text_of(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
+def in_pieces(text: str, length: int, between: str) -> str:
+    return between.join(text[i : i + length] for i in range(0, len(text), length))
+
+
+def escaped(text: str) -> str:
+    return "".join(f"\\u{ord(letter):04x}" for letter in text)
+
+
 FORMS: dict[str, Callable[[bytes], str]] = {
     "url": url,
     "url in words": lambda d: f"Taken: {url(d)} at noon.",
@@ -61,6 +69,15 @@ FORMS: dict[str, Callable[[bytes], str]] = {
     "base64 in json without a mime": lambda d: json.dumps({"screenshot": text_of(d)}),
     "base64 with line breaks": lambda d: base64.encodebytes(d).decode(),
     "base64 with line breaks in json": lambda d: json.dumps(base64.encodebytes(d).decode()),
+    "base64 behind a letter": lambda d: "image=x" + text_of(d),
+    "base64 behind a slash": lambda d: "png/" + text_of(d),
+    "base64 behind a dash": lambda d: "img-" + text_of(d),
+    "url in pieces": lambda d: "data:image/png;base64," + in_pieces(text_of(d), 76, " ") + " .",
+    "url in lines": lambda d: "data:image/png;base64," + in_pieces(text_of(d), 40, "\n"),
+    "base64 in pieces": lambda d: in_pieces(text_of(d), 16, " "),
+    "bytes in json": lambda d: json.dumps({"x": str(d)}),
+    "base64 in escapes": lambda d: '{"x": "' + escaped(text_of(d)) + '"}',
+    "url in escapes": lambda d: '{"x": "' + escaped(url(d)) + '"}',
     "url-safe base64": lambda d: json.dumps(base64.urlsafe_b64encode(d).decode()),
 }
 
@@ -96,6 +113,12 @@ NO_IMAGES = {
     "bytes that are no image": str(b"%PDF-1.7 \x89 and so on, for a while"),
     "json": json.dumps({"url": "https://e.org/a.png", "type": "image", "b": True}),
     "base64 of text": text_of(b"Nothing to see here, and quite a lot of it, too."),
+    "hashes": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08 " * 9,
+    "words of one length": "stop that pan pan over here that pot lid not mine " * 30,
+    "a jpeg's three bytes in a word": "QUJDREVG/9j/" + "QUJD" * 40,
+    "escapes of words": escaped("Nothing to see here, and quite a lot of it, too."),
+    "a long token": "eyJhbGciOiJSUzI1NiJ9." + "eyJzdWIiOiIxMjM0NTY3ODkwIn0" * 20 + ".abc-_def",
+    "an address": "https://e.org/a/9j/4AAQ" + "x" * 90,
     "the start of a png in words": "iVBORw0KGgo is how the base64 of every PNG file begins",
 }
 

@@ -1,0 +1,85 @@
+"""Snapshots of messages: whether one is as it was, to the last letter of what is nested in it.
+
+Middlewares change messages in place, however deep, and LangChain shows callbacks copies. A snapshot
+has containers of its own and the very same texts in them: as long as nothing has changed, comparing
+goes by identity, and a picture costs no more than a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+from langchain_core.messages import BaseMessage
+
+_DEPTH: Final = 32
+_CONSTANT: Final = frozenset({str, bytes, int, float, bool, type(None)})
+
+
+class Kept(NamedTuple):
+    """A message as it was at one time."""
+
+    type: str
+    content: Any
+
+
+def kept(message: BaseMessage) -> Kept:
+    """Return a snapshot of what a message shows."""
+    return Kept(message.type, frozen(message.content))
+
+
+def frozen(value: Any, depth: int = 0) -> Any:
+    """Return a value in containers that nobody else can change.
+
+    What is not constant, such as pixels, becomes an object that equals nothing: it has to be
+    looked at each time.
+    """
+    if type(value) in _CONSTANT:
+        return value
+    if depth > _DEPTH:
+        return object()
+    if isinstance(value, Mapping):
+        return {key: frozen(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [frozen(item, depth + 1) for item in value]
+    return object()
+
+
+def alike(given: BaseMessage, known: Kept) -> bool:
+    """Return whether a message shows what another did, perhaps in the form that callbacks get."""
+    if given.type != known.type:
+        return False
+    shown = frozen(given.content)
+    if shown == known.content:
+        return True
+    if not (isinstance(shown, list) and isinstance(known.content, list)):
+        return False
+    return len(shown) == len(known.content) and all(map(_same_block, shown, known.content))
+
+
+def _same_block(given: Any, known: Any) -> bool:
+    if given == known:
+        return True
+    if not (isinstance(given, dict) and isinstance(known, dict)):
+        return False
+    if known.get("type") == "image":
+        return _is_image_of(given, known)
+    if known.get("type") == "file" and "base64" in known:
+        rest = {key: value for key, value in known.items() if key != "base64"}
+        return given == {**rest, "data": known["base64"], "source_type": "base64"}
+    return len(known) == 1 and "type" not in known and given == {"type": next(iter(known)), **known}
+
+
+def _is_image_of(given: dict[str, Any], known: dict[str, Any]) -> bool:
+    """Return whether a block is an image in OpenAI's form; its text is compared, not copied."""
+    address = given.get("image_url")
+    url = address.get("url") if isinstance(address, dict) else None
+    if given != {"type": "image_url", "image_url": {"url": url}} or not isinstance(url, str):
+        return False
+    if "url" in known:
+        return bool(url == known["url"])
+    data = known["data"] if "data" in known else known.get("base64")
+    head = f"data:{known.get('mime_type')};base64,"
+    if not isinstance(data, str) or len(url) != len(head) + len(data):
+        return False
+    return url.startswith(head) and url.endswith(data)
