@@ -73,7 +73,8 @@ def root(
 
 COMMANDS = (
     *("", "demo", "ask", "check", "policy", "policy show", "policy schema", "policy validate"),
-    *("audit", "audit verify", "audit tail", "audit stats", "doctor", "refusals", "bench"),
+    *("audit", "audit verify", "audit tail", "audit stats", "doctor", "calibrate", "refusals"),
+    "bench",
 )
 
 
