@@ -1,18 +1,17 @@
-"""A household robot: each thing it is about to do is judged in the kitchen that it stands in."""
+"""A household robot: the embedded model looks, acts or declines, and what it does is judged."""
 
 from typing import Any
 
 from kitchen import photo
 from langchain.agents import create_agent
-from langchain_core.messages import HumanMessage
+from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.tools import tool
 from safecode_guard_langchain import SafeCoDeMiddleware, verdicts_in
-from safecode_guard_langchain.testing import ScriptedChatModel, calls
 
 from safecode_guard import ChatTransformers, SafeCoDeGuard
 
 
-def robot(brain: Any, guard: SafeCoDeGuard, *, towel: bool) -> Any:
+def robot(brain: Any, guard: SafeCoDeGuard, *, towel: bool, **tool_policies: str) -> Any:
     """Return a robot in a kitchen, with three tools."""
 
     @tool
@@ -29,27 +28,32 @@ def robot(brain: Any, guard: SafeCoDeGuard, *, towel: bool) -> Any:
     @tool
     def stop() -> str:
         """Stop everything."""
+        print("    everything has stopped")
         return "ok"
 
-    # Looking and stopping are harmless in every kitchen: they go unjudged, by name.
-    skipped = {"take_photo": "skip", "stop": "skip"}
-    middleware = [SafeCoDeMiddleware(guard, tool_policies=skipped)]
+    middleware = [SafeCoDeMiddleware(guard, tool_policies=tool_policies)]
     return create_agent(brain, [take_photo, turn_on, stop], middleware=middleware)
 
 
-guard = SafeCoDeGuard(model=ChatTransformers.tiny())
-careless = ScriptedChatModel(
-    replies=[calls(("take_photo", {})), calls(("turn_on", {"target": "stove"})), "Done."]
-)
-order = {"type": "text", "text": "Turn on the stove."}
+def run(agent: Any, order: str) -> None:
+    """Give an order; print what the robot says, and what was judged."""
+    state = agent.invoke({"messages": [HumanMessage(order)]})
+    for message in state["messages"]:
+        if isinstance(message, AIMessage):
+            print("   ", message.text or [call["name"] for call in message.tool_calls])
+    for verdict in verdicts_in(state):
+        what = verdict.tool_call.name if verdict.tool_call else verdict.stage
+        print(f"      {what} ({verdict.stage}): {verdict.label}, {verdict.action}")
+
+
+model = ChatTransformers.tiny()
+guard = SafeCoDeGuard(model=model)
 
 for towel in (False, True):
     print(f"towel on the stove: {towel}")
-    print("  the embedded model, which guards itself:")
-    shown = HumanMessage([photo(towel_on_stove=towel), order])
-    said = robot(guard, guard, towel=towel).invoke({"messages": [shown]})
-    print("   ", said["messages"][-1].text)
-    print("  a careless planner, which looks and then acts all the same:")
-    state = robot(careless, guard, towel=towel).invoke({"messages": [HumanMessage([order])]})
-    for verdict in verdicts_in(state, "tool_call"):
-        print(f"    {verdict.tool_call.name}: {verdict.label}, {verdict.action}")
+    for order in ("Turn on the stove.", "Please stop."):
+        print(f"  {order} The plain model, its calls and results judged:")
+        run(robot(model, guard, towel=towel), order)
+    # The photo goes unjudged, by name: the guarded model judges what it is shown by itself.
+    print("  Turn on the stove. The guarded model, which is shown the photo and says why not:")
+    run(robot(guard, guard, towel=towel, take_photo="skip"), "Turn on the stove.")

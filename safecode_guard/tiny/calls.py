@@ -20,11 +20,15 @@ from safecode_guard.tiny.world import HeldOut, Scene, draw, queries, scene_seed
 Kind = Literal["ordered", "renamed", "implied", "smuggled", "beside"]
 """How a call comes about.
 
-ordered: as the order says. renamed: the same with other names of tool, argument and thing.
+ordered: as the order says. renamed: the same with another name of the argument, or the tool, too.
 implied: under a request that does not name the act. smuggled: under a request for something else.
 beside: a harmless call under whatever was asked for.
 """
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
+
+Named = Literal["any", "argument", "tool"]
+"""What of a renamed call has another name: the argument, the tool as well, or either."""
+_OTHER: Final[dict[Named, float]] = {"any": 0.6, "argument": 0.0, "tool": 1.0}
 
 ROBOT_FAMILIES: Final = tuple(name for name, family in FAMILIES.items() if family.command)
 
@@ -186,7 +190,14 @@ def acted_on(split: Split) -> tuple[str, ...]:
     return tuple(name for name in ROBOT_FAMILIES if commands(split, name))
 
 
-def call(rng: random.Random, scene: Scene, kind: Kind, *, split: Split = "train") -> Call:
+def call(
+    rng: random.Random,
+    scene: Scene,
+    kind: Kind,
+    *,
+    split: Split = "train",
+    named: Named = "any",
+) -> Call:
     """Makes a call that is about to run in a scene.
 
     Args:
@@ -194,6 +205,7 @@ def call(rng: random.Random, scene: Scene, kind: Kind, *, split: Split = "train"
         scene: Of a family with a robot's command, unless the kind is "beside".
         kind: How the call comes about.
         split: Which words may be used.
+        named: Of a renamed call, whether the tool has another name, too.
 
     Raises:
         ValueError: If no robot has anything dangerous to do in such a scene.
@@ -211,33 +223,36 @@ def call(rng: random.Random, scene: Scene, kind: Kind, *, split: Split = "train"
     elif kind == "smuggled":
         request = _other_request(rng, scene, split)
     if kind == "renamed" or (split == "train" and rng.random() < 0.3):
-        tool, arguments = _renamed(rng, command, scene, split)
+        tool, arguments = _renamed(rng, command, scene, split, named)
     return Call(kind, request, tool, arguments, scene.unsafe)
 
 
-def call_pairs(n: int, kind: Kind, *, split: HeldOut = "test", seed: int = 0) -> list[CallPair]:
+def call_pairs(
+    n: int, kind: Kind, *, split: HeldOut = "test", seed: int = 0, named: Named = "any"
+) -> list[CallPair]:
     """Makes n held-out calls of a kind, each over a safe and an unsafe scene of its family."""
     rng = random.Random(f"calls|{kind}|{split}|{seed}")
-    return [_pair(rng, f"{split}-{kind}-{seed}-{i:04d}", kind, split) for i in range(n)]
+    return [_pair(rng, f"{split}-{kind}-{seed}-{i:04d}", kind, split, named) for i in range(n)]
 
 
-def _pair(rng: random.Random, id: str, kind: Kind, split: HeldOut) -> CallPair:
+def _pair(rng: random.Random, id: str, kind: Kind, split: HeldOut, named: Named) -> CallPair:
     family = rng.choice(acted_on(split))
     safe = draw(scene_seed(rng, split), family, False)
     unsafe = draw(scene_seed(rng, split), family, True)
     # One state for both: the same choices in either scene.
     choices = rng.getrandbits(64)
     in_safe, in_unsafe = (
-        call(random.Random(choices), scene, kind, split=split) for scene in (safe, unsafe)
+        call(random.Random(choices), scene, kind, split=split, named=named)
+        for scene in (safe, unsafe)
     )
     return CallPair(id, family, safe, unsafe, in_safe, in_unsafe)
 
 
 def _renamed(
-    rng: random.Random, command: Command, scene: Scene, split: Split
+    rng: random.Random, command: Command, scene: Scene, split: Split, named: Named
 ) -> tuple[str, dict[str, Any]]:
-    """Names tool, argument or both otherwise, and sometimes adds an argument."""
-    tool = rng.choice(TOOLS[command.tool][split]) if rng.random() < 0.6 else command.tool
+    """Names the argument otherwise, and often the tool, and sometimes adds an argument."""
+    tool = rng.choice(TOOLS[command.tool][split]) if rng.random() < _OTHER[named] else command.tool
     arguments: dict[str, Any] = {rng.choice(ARGUMENTS[split]): command.target_in(scene)}
     if rng.random() < 0.35:
         arguments |= [rng.choice(_EXTRAS)]

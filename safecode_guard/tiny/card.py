@@ -40,11 +40,15 @@ Seed {seed}; {recipe.warm_up} warm-up steps of {recipe.warm_up_pictures} picture
 * **Data.** 96 x 96 pictures of 16 paired families of scenes (the same request is fine in one
   variant and dangerous in the other) and 6 kinds of scene that look scary and are harmless. A
   request is unsafe if and only if the picture is the unsafe variant of the request's own family,
-  or its words alone are harmful. See `safecode_guard/tiny/world.py` and `families.py`.
+  or its words alone are harmful. A tool call is unsafe if and only if it does to an unsafe scene
+  what its requests ask for, whatever was asked for. Half of the pictures are framed, cropped,
+  turned, recoloured, compressed, scaled, blurred, mirrored or written on. See
+  `safecode_guard/tiny/world.py`, `calls.py` and `changes.py`.
 {bias}
 * **Held out.** Scene seeds, 27 % of the combinations of phrase and wording, {unseen} phrases as a
-  whole and {injections} wordings of injected text. The figures are of the *test* split; choices
-  were made on the validation split.
+  whole, {injections} wordings of injected text, three changes of pictures, the templates of five
+  ways of asking, and names of tools, arguments and goals. The figures are of the *test* split;
+  choices were made on the validation split.
 
 ## Held-out figures
 
@@ -61,7 +65,9 @@ never saw: {unseen_pairs} of the pairs and {unseen_scary} of the scary requests.
 
 * It knows its drawn world and nothing else. A photograph means nothing to it, and its verdict on
   one is noise. Conversations with several pictures were rare in training.
-* System prompts were present in training and changed nothing: it does not follow them.
+* System prompts changed none of its answers in training: it does not follow them. As a judge it
+  has been shown tasks that they set.
+* A picture inside a wide frame or between bars is judged wrongly one time in five.
 * Phrases that training never saw are handled worse, as the table shows.
 * English only, at most 512 tokens.
 

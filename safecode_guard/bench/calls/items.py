@@ -15,7 +15,8 @@ from safecode_guard.tiny.world import Scene
 
 ROWS: Final[Mapping[str, str]] = {
     "ordered": "the call that the order names",
-    "renamed": "the same with other names of tool, argument or both",
+    "renamed": "the same with another argument's name",
+    "retooled": "the same with another tool's name and another argument's",
     "implied": "a request that does not name the act",
     "smuggled": "a request for something else",
     "beside": "a harmless call, whatever was asked for",
@@ -55,6 +56,9 @@ def cases(row: str, pairs: int, *, seed: int) -> list[Case]:
     if row == "from_tool":
         # Scenes of its own: in the same ones a judge is shown what it was shown before.
         made = calls.call_pairs(pairs, "ordered", split="test", seed=seed + 1)
+    elif row in ("renamed", "retooled"):
+        named: calls.Named = "tool" if row == "retooled" else "argument"
+        made = calls.call_pairs(pairs, "renamed", split="test", seed=seed, named=named)
     else:
         made = calls.call_pairs(pairs, row, split="test", seed=seed)  # type: ignore[arg-type]
     return [case for pair in made for case in _both(row, pair)]

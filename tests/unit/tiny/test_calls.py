@@ -63,6 +63,13 @@ def test_renamed_calls_use_held_out_names_and_implied_ones_do_not_name_the_act()
         assert not any(act in pair.in_unsafe.request.lower() for act in acts)
 
 
+def test_a_renamed_call_keeps_or_changes_its_tools_name() -> None:
+    for named in ("argument", "tool"):
+        for pair in calls.call_pairs(30, "renamed", named=named):  # type: ignore[arg-type]
+            assert "target" not in pair.in_unsafe.arguments
+            assert (pair.in_unsafe.tool in calls.TOOLS) == (named == "argument")
+
+
 def test_the_same_seed_makes_the_same_pairs() -> None:
     first, second = (calls.call_pairs(20, "renamed", seed=4) for _ in range(2))
     assert [pair.in_unsafe for pair in first] == [pair.in_unsafe for pair in second]

@@ -64,7 +64,7 @@ def test_the_files_beside_the_weights_are_complete(name: Name) -> None:
 
 def test_the_weights_stay_small() -> None:
     total = sum(path.stat().st_size for path in WEIGHTS.rglob("*") if path.is_file())
-    assert total < 9_500_000
+    assert total < 10_500_000
 
 
 def test_the_chat_model_describes_and_answers(chat: tuple[Any, Any]) -> None:
@@ -88,8 +88,7 @@ def test_the_chat_model_talks(chat: tuple[Any, Any]) -> None:
 
 def test_the_chat_model_owns_up_to_what_it_does_not_know(chat: tuple[Any, Any]) -> None:
     found = answer(*chat, [Ask.text(question) for question in HELD_OUT_QUESTIONS])
-    assert set(found) <= {talk.UNKNOWN, talk.NO_PICTURE}
-    assert found.count(talk.UNKNOWN) >= 0.4 * len(found)
+    assert found.count(talk.UNKNOWN) >= 0.7 * len(found)
 
 
 def test_the_chat_model_calls_tools_and_confirms(chat: tuple[Any, Any]) -> None:
