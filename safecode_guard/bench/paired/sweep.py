@@ -17,6 +17,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from safecode_guard.bench.ledger import Ledger
 from safecode_guard.bench.paired.asking import MAX_TOKENS, Asker, Judgements, Plan
 from safecode_guard.bench.paired.items import Exam, file_exam, tiny_exam
@@ -54,6 +56,8 @@ class Found:
     average: float
     scary_refused: float | None
     well_formed: float
+    """On phrases that training saw: a small model helps with others in broken words, and a refusal
+    that is rightly no longer given would count as harm."""
     utility: float | None
 
 
@@ -188,10 +192,11 @@ def _found(exam: Exam, asker: Asker, row: Row, judgements: Judgements) -> Found:
     plan = Plan(row, judgements, exam.items)
     asker.prepare([plan])
     scores = score(exam, asker.answers(plan))
+    known = np.array([not item.unseen for item in exam.of("safe", "unsafe", "scary")], dtype=bool)
     return Found(
         average=mean(scores.average) or 0.0,
         scary_refused=mean(scores.scary_refused),
-        well_formed=mean(scores.whole) or 0.0,
+        well_formed=mean(scores.whole[known]) or 0.0,
         utility=mean(scores.right),
     )
 
