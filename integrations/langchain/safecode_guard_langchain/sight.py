@@ -16,7 +16,7 @@ from safecode_guard.turns.drafts import Unjudgeable, look_through
 from safecode_guard.turns.found import Encoded, Link, Source
 from safecode_guard.turns.loading import Place
 from safecode_guard.turns.pictures import PictureStore
-from safecode_guard_langchain.snapshots import Kept, alike, frozen
+from safecode_guard_langchain.snapshots import Kept, alike, frozen, unchanged
 
 REFUSED = "refused:"
 """Begins the mark of what no judge can look at."""
@@ -34,9 +34,10 @@ class Sight:
         """Return a mark for each medium of a message: the same for the same bytes."""
         if isinstance(message.content, str) and not isinstance(message, ToolMessage):
             return frozenset()
-        known, made_of = self._seen.get(id(message)), _made_of(message)
-        if known is not None and known.is_of(message, made_of):
+        known = self._seen.get(id(message))
+        if known is not None and known.is_of(message):
             return known.marks
+        made_of = frozen(_parts(message))  # before it is looked at: what changes meanwhile is seen
         marks = frozenset(self._look(message))
         self._remember(message, made_of, marks)
         return marks
@@ -78,14 +79,14 @@ class _Seen(NamedTuple):
     artifact: Any
     marks: frozenset[str]
 
-    def is_of(self, message: BaseMessage, made_of: Any) -> bool:
+    def is_of(self, message: BaseMessage) -> bool:
         """Return whether a message is the same, and as it was."""
         same = self.message() is message and getattr(message, "artifact", None) is self.artifact
-        return same and bool(made_of == self.made_of)
+        return same and unchanged(_parts(message), self.made_of)
 
 
-def _made_of(message: BaseMessage) -> Any:
-    return frozen([message.content, message.additional_kwargs])
+def _parts(message: BaseMessage) -> list[Any]:
+    return [message.content, message.additional_kwargs]
 
 
 def plain(message: BaseMessage) -> BaseMessage:
