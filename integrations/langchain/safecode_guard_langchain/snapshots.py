@@ -48,38 +48,50 @@ def frozen(value: Any, depth: int = 0) -> Any:
 def unchanged(value: Any, known: Any) -> bool:
     """Return whether a value is as its snapshot says; what is no constant never is.
 
-    Every message of a conversation is compared at every step: nothing is copied for it.
+    Every message of a conversation is compared at every step, so the common case is left to the
+    interpreter: containers whose constants are the very same objects compare at once.
     """
-    kind = type(value)
-    if kind in _CONSTANT:
-        return value is known or (type(known) is kind and bool(value == known))
-    if kind is dict:
-        return (
-            type(known) is dict
-            and len(value) == len(known)
-            and all(key in known and unchanged(value[key], known[key]) for key in value)
-        )
-    if kind is list or kind is tuple:
-        return (
-            type(known) is list and len(value) == len(known) and all(map(unchanged, value, known))
-        )
-    return isinstance(value, Mapping | list | tuple) and bool(frozen(value) == known)
+    return _equal(value, known) or _tuples_and_all(value, known)
 
 
 def alike(given: BaseMessage, known: Kept) -> bool:
     """Return whether a message shows what another did, perhaps in the form that callbacks get."""
     if given.type != known.type:
         return False
-    if unchanged(given.content, known.content):
+    shown, before = given.content, known.content
+    if unchanged(shown, before):
         return True
-    shown = frozen(given.content)
-    if not (isinstance(shown, list) and isinstance(known.content, list)):
+    if not (isinstance(shown, list) and isinstance(before, list)):
         return False
-    return len(shown) == len(known.content) and all(map(_same_block, shown, known.content))
+    return len(shown) == len(before) and all(map(_same_block, shown, before))
+
+
+def _equal(value: Any, known: Any) -> bool:
+    try:
+        return bool(value == known)
+    except Exception:  # what compares in a way of its own, such as an array, is no constant
+        return False
+
+
+def _tuples_and_all(value: Any, known: Any) -> bool:
+    """Compare piece by piece: a snapshot has lists where a value may have tuples."""
+    if isinstance(value, Mapping):
+        return (
+            isinstance(known, dict)
+            and len(value) == len(known)
+            and all(key in known and unchanged(item, known[key]) for key, item in value.items())
+        )
+    if isinstance(value, list | tuple):
+        return (
+            isinstance(known, list)
+            and len(value) == len(known)
+            and all(map(unchanged, value, known))
+        )
+    return False
 
 
 def _same_block(given: Any, known: Any) -> bool:
-    if given == known:
+    if unchanged(given, known):
         return True
     if not (isinstance(given, dict) and isinstance(known, dict)):
         return False
@@ -87,15 +99,19 @@ def _same_block(given: Any, known: Any) -> bool:
         return _is_image_of(given, known)
     if known.get("type") == "file" and "base64" in known:
         rest = {key: value for key, value in known.items() if key != "base64"}
-        return given == {**rest, "data": known["base64"], "source_type": "base64"}
-    return len(known) == 1 and "type" not in known and given == {"type": next(iter(known)), **known}
+        return _equal(given, {**rest, "data": known["base64"], "source_type": "base64"})
+    if len(known) != 1 or "type" in known:
+        return False
+    return _equal(given, {"type": next(iter(known)), **known})
 
 
 def _is_image_of(given: dict[str, Any], known: dict[str, Any]) -> bool:
     """Return whether a block is an image in OpenAI's form; its text is compared, not copied."""
     address = given.get("image_url")
     url = address.get("url") if isinstance(address, dict) else None
-    if given != {"type": "image_url", "image_url": {"url": url}} or not isinstance(url, str):
+    if not isinstance(url, str) or given.keys() != {"type", "image_url"}:
+        return False
+    if not _equal(given, {"type": "image_url", "image_url": {"url": url}}):
         return False
     if "url" in known:
         return bool(url == known["url"])
