@@ -91,6 +91,7 @@ class Lazy(Image.Image):
 @pytest.mark.parametrize("door", ["ainvoke", "astream", "abatch"])
 async def test_a_picture_that_is_slow_to_read_blocks_no_loop(door: str) -> None:
     guard = guarded(0.1)
+    await guard.ainvoke(ask())  # what is made once for all turns, in threads, is made
     message = HumanMessage([{"type": "image", "image": Lazy()}, text_block("q")])
 
     async def work() -> None:
