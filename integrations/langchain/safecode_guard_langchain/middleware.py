@@ -81,8 +81,7 @@ class SafeCoDeMiddleware(AgentMiddleware[GuardState, ContextT, ResponseT]):
             apply_to_output: Judge answers before they are given; they then come whole.
             tool_policies: Policies of tools by name or pattern, the first that matches; ``skip``
                 is never judged. Every tool that is not named is judged under ``policy``.
-            scene_images: Newest pictures that the judge is shown together; None: as the policy
-                says (4).
+            scene_images: Newest pictures that the judge is shown together; None: the policy's (4).
             name: Of this middleware, if it is listed more than once.
 
         Raises:
@@ -102,16 +101,13 @@ class SafeCoDeMiddleware(AgentMiddleware[GuardState, ContextT, ResponseT]):
             scene_images=scene_images,
             stages=[stage for stage, on in applied.items() if on],
         )
+        prefix = f"{name}/" if name else ""
+        gate = Gate(rails, prefix, calls=apply_to_tool_calls, results=apply_to_tool_results)
         self._name = name or type(self).__name__
         self._patterns = dict(tool_policies or {})
         self._workers = ThreadPoolExecutor(8, thread_name_prefix="safecode-agent")
         self._agent = AgentGuard(
-            Gate(
-                rails,
-                prefix=f"{name}/" if name else "",
-                calls=apply_to_tool_calls,
-                results=apply_to_tool_results,
-            ),
+            gate,
             input=apply_to_input,
             output=apply_to_output,
             guard=judge if isinstance(judge, SafeCoDeGuard) else None,
