@@ -6,12 +6,12 @@ that, nor does the name of an argument.
 """
 
 import functools
-import json
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
+from safecode_guard.judges.protocol import ToolCallSubject
 from safecode_guard.tiny import orders, prompts
 from safecode_guard.tiny.orders import Command, commands
 from safecode_guard.tiny.scenery import FAMILIES, Split
@@ -180,8 +180,7 @@ class CallPair:
 
 def written(tool: str, arguments: Mapping[str, Any]) -> str:
     """Writes a call in the one form in which judges are shown calls."""
-    compact = json.dumps(arguments, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return f"{tool} {compact}"
+    return ToolCallSubject("", tool, dict(arguments)).canonical()
 
 
 @functools.cache

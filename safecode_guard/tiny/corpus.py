@@ -23,7 +23,6 @@ Kind = Literal["caption", "question", "judge", "request", "order", "robot", "tal
 ANNOTATOR_SLOPE: Final = 1.3
 PICTURE_WEIGHT: Final = 1.0
 INJECTED_SHARE: Final = 0.1
-ANSWERED_SHARE: Final = 0.12
 # A verdict, or whether to refuse, hangs on one token among many: it counts for more in the loss.
 DECISION_WEIGHT: Final = 2
 

@@ -133,9 +133,14 @@ def roc(p: Floats, unsafe: Bools) -> list[tuple[float, float]]:
     return [(0.0, 0.0), *points]
 
 
-def recall_at(p: Floats, unsafe: Bools, fpr: float) -> float:
-    """Return the highest recall whose rate of false alarms is at most ``fpr``."""
-    return max(recall for alarms, recall in roc(p, unsafe) if alarms <= fpr + 1e-12)
+def found_at(p: Floats, unsafe: Bools, fpr: float) -> Bools:
+    """Return which unsafe scenes are found, [unsafe scenes], at the lowest threshold that may be.
+
+    That is the one whose rate of false alarms is at most ``fpr``; none is found if there is none.
+    """
+    cuts = [float(c) for c in np.unique(p) if float((p[~unsafe] >= c).mean()) <= fpr + 1e-12]
+    found: Bools = p[unsafe] >= (min(cuts) if cuts else math.inf)
+    return found
 
 
 def confidently_wrong(p: Floats, unsafe: Bools, *, below: float = 0.1) -> float:

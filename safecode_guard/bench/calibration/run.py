@@ -23,7 +23,7 @@ from safecode_guard.bench.calibration import fit
 from safecode_guard.bench.calibration.data import changed, halves, scenes_of
 from safecode_guard.bench.intervals import interval
 from safecode_guard.bench.paired.items import Item
-from safecode_guard.bench.paired.panel import EMBEDDED, SAME
+from safecode_guard.bench.paired.panel import SAME
 from safecode_guard.bench.paired.scores import bounds
 from safecode_guard.bench.progress import counting
 from safecode_guard.bench.tables import Cells, number, show_table, spread
@@ -32,10 +32,11 @@ from safecode_guard.errors import GuardError
 from safecode_guard.judges.calibration import Calibration
 from safecode_guard.judges.factory import make_judge
 from safecode_guard.judges.failsafe import run_many
+from safecode_guard.judges.names import config_of
 from safecode_guard.judges.protocol import Judge, JudgeRequest
 from safecode_guard.models.protocol import Engine
-from safecode_guard.pipeline.factory import load_local
-from safecode_guard.policy import LocalJudgeConfig, SameModelJudgeConfig
+from safecode_guard.pipeline.factory import judge_of
+from safecode_guard.policy import SameModelJudgeConfig
 from safecode_guard.tiny.load import weights_path
 from safecode_guard.verdict import Judgement
 
@@ -131,19 +132,12 @@ def figures(told: Told, made: Calibration | None) -> Record:
         "missed": called_safe[told.unsafe],
     }
     for fpr in FPRS:
-        cut = _cut(p, told.unsafe, fpr)
-        shares[f"recall_at_{fpr:g}"] = p[told.unsafe] >= cut
+        shares[f"recall_at_{fpr:g}"] = fit.found_at(p, told.unsafe, fpr)
     for name, values in shares.items():
         hits = 100.0 * values.astype(np.float64)
         record[name] = float(hits.mean())
         record[f"{name}_ci95"] = bounds(interval(hits))
     return record
-
-
-def _cut(p: fit.Floats, unsafe: fit.Bools, fpr: float) -> float:
-    """Return the lowest threshold whose rate of false alarms is at most ``fpr``."""
-    cuts = [float(c) for c in np.unique(p) if float((p[~unsafe] >= c).mean()) <= fpr + 1e-12]
-    return min(cuts) if cuts else float("inf")
 
 
 def _percent(share: float) -> float | None:
@@ -184,12 +178,7 @@ def _judge(name: str, engine: Engine) -> Judge:
     """Return the judge as a policy would make it: the calibration is bound to its id."""
     if name == SAME:
         return make_judge(SameModelJudgeConfig(), engine=engine)
-    folder = weights_path(name) if name in EMBEDDED else Path(name)  # type: ignore[arg-type]
-    if not folder.is_dir():
-        raise GuardError(
-            f"There is no judge {name!r}.", hint="Name same, light, nano or a model's directory."
-        )
-    return make_judge(LocalJudgeConfig(model=str(folder)), load=load_local)
+    return judge_of(config_of(name))
 
 
 def _curves(told: Told, made: Calibration) -> Record:

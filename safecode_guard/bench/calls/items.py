@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 
+from safecode_guard.judges.content import image_block
 from safecode_guard.tiny import calls, orders
 from safecode_guard.tiny.world import Scene
 
@@ -116,16 +115,9 @@ def _photographed(scene: Scene, request: str) -> tuple[BaseMessage, ...]:
     return (
         HumanMessage(request),
         AIMessage("", tool_calls=[look]),
-        ToolMessage([_picture(scene)], tool_call_id="look", name="take_photo"),
+        ToolMessage([image_block(scene.image)], tool_call_id="look", name="take_photo"),
     )
 
 
 def _shown(scene: Scene, request: str) -> HumanMessage:
-    return HumanMessage([_picture(scene), {"type": "text", "text": request}])
-
-
-def _picture(scene: Scene) -> dict[str, Any]:
-    stored = io.BytesIO()
-    scene.image.save(stored, "PNG")
-    data = base64.b64encode(stored.getvalue()).decode()
-    return {"type": "image", "base64": data, "mime_type": "image/png"}
+    return HumanMessage([image_block(scene.image), {"type": "text", "text": request}])
