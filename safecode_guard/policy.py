@@ -140,20 +140,23 @@ class LocalJudgeConfig(JudgePart):
     min_label_mass: Probability = 0.1
 
 
+GuardName = Literal[
+    "llama_guard_4",
+    "llama_guard_3_vision",
+    "llavaguard",
+    "qwenguard",
+    "qwen3guard",
+    "granite_guardian",
+    "policy",
+]
+"""Guard models that write their verdict; ``policy`` is any model that is told a policy in words."""
+
+
 class GuardModelJudgeConfig(JudgePart):
     """A published guard model judges, in its own form; or any model that is told a policy."""
 
     kind: Literal["guard_model"] = "guard_model"
-    adapter: Literal[
-        "llama_guard_4",
-        "llama_guard_3_vision",
-        "shieldgemma_2",
-        "llavaguard",
-        "qwenguard",
-        "qwen3guard",
-        "granite_guardian",
-        "policy",
-    ]
+    adapter: Literal[GuardName, "shieldgemma_2"]
     """Whose form: how the model is asked, and what its answers mean."""
     model: str
     """Directory or hub name."""

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 import safecode_guard
+from safecode_guard.bench.pages import render
 from safecode_guard.cli import screen
 from safecode_guard.cli.ask import TimedAnswer, timed_answer
 from safecode_guard.cli.opening import image_messages, open_model, open_policy
@@ -111,13 +112,8 @@ def run_examples(rules: Policy) -> list[Outcome]:
 
 def page(outcomes: list[Outcome], rules: Policy) -> str:
     """Return a self-contained HTML page; answers are escaped, pictures inlined."""
-    from jinja2 import Environment
-
-    source = files(safecode_guard).joinpath("cli/demo.html.j2").read_text(encoding="utf-8")
-    template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
-        source
-    )
-    return template.render(
+    return render(
+        "cli/demo.html.j2",
         outcomes=outcomes,
         policy=rules.name,
         digest=rules.digest(),

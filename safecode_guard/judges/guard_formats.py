@@ -13,24 +13,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from safecode_guard.judges.parsing import MALFORMED, Reply, parse_reply
 from safecode_guard.judges.prompts import neutralise
 from safecode_guard.judges.protocol import JudgeRequest
+from safecode_guard.policy import GuardName
 from safecode_guard.taxonomy import CATEGORIES, Category
 from safecode_guard.turns.turn import ImagePart, Part, TextPart, Turn, TurnMessage
-
-GuardName = Literal[
-    "llama_guard_4",
-    "llama_guard_3_vision",
-    "llavaguard",
-    "qwenguard",
-    "qwen3guard",
-    "granite_guardian",
-    "policy",
-]
-"""Guard models that write their verdict; ``policy`` is any model that is told a policy in words."""
 
 
 @dataclass(frozen=True)

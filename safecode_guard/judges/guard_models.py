@@ -21,7 +21,6 @@ from safecode_guard.judges.guard_formats import (
     FORMATS,
     IMAGE_HAZARDS,
     GuardFormat,
-    GuardName,
     in_order,
     worst,
 )
@@ -29,6 +28,7 @@ from safecode_guard.judges.parsing import Reply
 from safecode_guard.judges.prompts import GENERAL
 from safecode_guard.judges.protocol import BaseJudge, JudgeAbilities, JudgeRequest
 from safecode_guard.models.protocol import Engine, Sampling
+from safecode_guard.policy import GuardName
 from safecode_guard.turns.turn import Turn
 from safecode_guard.verdict import Judgement
 

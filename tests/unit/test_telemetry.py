@@ -3,7 +3,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from langchain_core.messages import HumanMessage
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
@@ -13,16 +12,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from safecode_guard import SafeCoDeCheck
 from safecode_guard.telemetry import Telemetry
 from safecode_guard.testing import ScriptedJudge
-
-PNG = (
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJg"
-    "gg=="
-)
-
-
-def asked(text: str) -> list[HumanMessage]:
-    block = {"type": "image", "base64": PNG, "mime_type": "image/png"}
-    return [HumanMessage([block, {"type": "text", "text": text}])]
+from tests.messages import ask
 
 
 def points(reader: InMemoryMetricReader, name: str) -> list[Any]:
@@ -43,7 +33,7 @@ def test_verdicts_failures_and_times_are_counted() -> None:
     judge = ScriptedJudge([0.9, 0.1, ValueError("secret words"), 0.1])
     check = SafeCoDeCheck(judge=judge, sinks=[sink])
     for text in ("a", "b", "c", "d", "d"):
-        check.check(asked(text))
+        check.check(ask(text))
     verdicts = points(reader, "safecode.verdicts")
     assert sum(point.value for point in verdicts) == 5
     by_label = {p.attributes["safecode.label"]: p.value for p in verdicts}
@@ -61,7 +51,7 @@ def test_the_span_that_a_verdict_is_made_in_is_marked_without_content() -> None:
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     check = SafeCoDeCheck(judge=ScriptedJudge(0.9), sinks=[Telemetry()])
     with provider.get_tracer("test").start_as_current_span("turn"):
-        check.check(asked("a private request"))
+        check.check(ask("a private request"))
     (span,) = exporter.get_finished_spans()
     (event,) = span.events
     assert event.name == "safecode.verdict"
@@ -78,7 +68,7 @@ def test_what_breaks_in_telemetry_stops_no_turn(monkeypatch: pytest.MonkeyPatch)
         raise RuntimeError("exporter down")
 
     monkeypatch.setattr(sink, "_count", broken)
-    verdict = SafeCoDeCheck(judge=ScriptedJudge(0.1), sinks=[sink]).check(asked("a"))
+    verdict = SafeCoDeCheck(judge=ScriptedJudge(0.1), sinks=[sink]).check(ask("a"))
     assert verdict.label == "safe"
 
 

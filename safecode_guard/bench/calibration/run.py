@@ -12,16 +12,15 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-import safecode_guard
 from safecode_guard.bench.calibration import fit
 from safecode_guard.bench.calibration.data import changed, halves, scenes_of
 from safecode_guard.bench.intervals import interval
+from safecode_guard.bench.pages import render
 from safecode_guard.bench.paired.items import Item
 from safecode_guard.bench.paired.panel import SAME
 from safecode_guard.bench.paired.scores import bounds
@@ -209,14 +208,8 @@ def cells(row: Record, *, intervals: bool = True) -> Cells:
 
 def page(record: Record) -> str:
     """Return the report as one HTML page: curves drawn, nothing loaded from elsewhere."""
-    from jinja2 import Environment
-
-    source = files(safecode_guard).joinpath("bench/calibration/report.html.j2")
-    template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
-        source.read_text(encoding="utf-8")
-    )
     rows = [cells(row) for row in record["rows"]]
-    return template.render(record=record, columns=COLUMNS, rows=rows)
+    return render("bench/calibration/report.html.j2", record=record, columns=COLUMNS, rows=rows)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.resources import files
 from typing import Any, Final
 
 import safecode_guard
+from safecode_guard.bench.pages import render
 from safecode_guard.bench.paired.failures import Failure
 from safecode_guard.bench.paired.panel import SCRIPTED
 from safecode_guard.bench.tables import (
@@ -81,15 +81,8 @@ def markdown(record: Record) -> str:
 
 def page(record: Record, failures: Sequence[Failure]) -> str:
     """Return a self-contained HTML page: bars, tables, pictures inlined, all text escaped."""
-    from jinja2 import Environment
-
-    source = (
-        files(safecode_guard).joinpath("bench/paired/report.html.j2").read_text(encoding="utf-8")
-    )
-    template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
-        source
-    )
-    return template.render(
+    return render(
+        "bench/paired/report.html.j2",
         record=record,
         tables=list(_tables(record)),
         failures=failures,

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from langchain_core.messages import HumanMessage
 
 from safecode_guard import Policy, SafeCoDeCheck
 from safecode_guard.errors import PolicyError
@@ -14,17 +13,9 @@ from safecode_guard.judges.cache import JudgementCache
 from safecode_guard.judges.disk_cache import DiskCache
 from safecode_guard.testing import ScriptedJudge
 from safecode_guard.verdict import Judgement
+from tests.messages import ask
 
 FOUND = Judgement(judge_id="j", prompt_version="1", p_unsafe=0.7, caption="A cliff.")
-PNG = (
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJg"
-    "gg=="
-)
-
-
-def messages() -> list[HumanMessage]:
-    block = {"type": "image", "base64": PNG, "mime_type": "image/png"}
-    return [HumanMessage([block, {"type": "text", "text": "Hello"}])]
 
 
 def test_a_judgement_is_there_after_the_next_start_without_its_content(tmp_path: Path) -> None:
@@ -71,8 +62,8 @@ def test_a_check_is_answered_from_another_ones_file(tmp_path: Path) -> None:
         {"judge": {"kind": "custom", "id": "x", "cache_path": str(tmp_path / "c")}}
     )
     first, second = ScriptedJudge(0.9, id="x"), ScriptedJudge(0.9, id="x")
-    fresh = SafeCoDeCheck(judge=first, policy=policy).check(messages())
-    known = SafeCoDeCheck(judge=second, policy=policy).check(messages())
+    fresh = SafeCoDeCheck(judge=first, policy=policy).check(ask())
+    known = SafeCoDeCheck(judge=second, policy=policy).check(ask())
     assert (len(first.requests), len(second.requests)) == (1, 0)
     assert (fresh.label, known.label) == ("unsafe", "unsafe")
     assert known.judge is not None

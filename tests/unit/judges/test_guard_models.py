@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+from langchain_core.messages import AIMessage, ToolMessage
 from PIL import Image
 
 from safecode_guard import Policy, SafeCoDeCheck
@@ -25,6 +25,7 @@ from safecode_guard.taxonomy import STAGES
 from safecode_guard.testing import ScriptedVLM
 from safecode_guard.turns.turn import ImagePart, TextPart, Turn, TurnMessage
 from safecode_guard.verdict import Judgement
+from tests.messages import ask
 
 Make = Callable[..., JudgeRequest]
 
@@ -219,8 +220,7 @@ def test_no_fault_passes_at_any_stage(
     stage: Any, answer: str | Exception, request_for: Make
 ) -> None:
     check = SafeCoDeCheck(judge=GuardModelJudge("llama_guard_4", Scripted(answer)))
-    block = {"type": "image", "base64": PNG, "mime_type": "image/png"}
-    messages: list[BaseMessage] = [HumanMessage([block, {"type": "text", "text": "Hello"}])]
+    messages = ask("Hello")
     if stage == "tool_result":
         messages.append(ToolMessage("ok", tool_call_id="1"))
     more = {
@@ -256,9 +256,3 @@ def test_a_policy_for_a_model_with_its_own_is_refused() -> None:
 def test_judgements_are_findings_of_the_contract(request_for: Make) -> None:
     found = GuardModelJudge("llama_guard_4", Scripted("safe")).judge(request_for())
     assert Judgement.model_validate(found.model_dump()) == found
-
-
-PNG = (
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJg"
-    "gg=="
-)

@@ -4,7 +4,6 @@ import threading
 from collections.abc import Callable, Sequence
 
 import pytest
-from langchain_core.messages import HumanMessage
 
 from safecode_guard import SafeCoDeCheck
 from safecode_guard.judges.health import LEAST, RECENT, WINDOW, JudgeHealth
@@ -12,6 +11,7 @@ from safecode_guard.judges.protocol import JudgeRequest
 from safecode_guard.taxonomy import Label
 from safecode_guard.testing import ScriptedJudge
 from safecode_guard.verdict import Judgement
+from tests.messages import ask
 
 Make = Callable[..., JudgeRequest]
 
@@ -99,7 +99,7 @@ def test_it_serves_threads() -> None:
 def test_every_verdict_says_how_its_judge_is_doing() -> None:
     judge = ScriptedJudge([0.1] * 5 + [ValueError()] * 8 + [0.1])
     check = SafeCoDeCheck(judge=judge)
-    verdicts = [check.check(asked(str(n))) for n in range(14)]
+    verdicts = [check.check(ask(str(n))) for n in range(14)]
     healths = [v.judge.health for v in verdicts if v.judge]
     assert healths[:5] == ["ok"] * 5
     assert healths[-1] == "degraded"
@@ -113,17 +113,6 @@ def test_judgements_from_the_cache_are_no_news() -> None:
     judge = ScriptedJudge(0.1)
     check = SafeCoDeCheck(judge=judge)
     for _ in range(3):
-        check.check(asked("the same"))
+        check.check(ask("the same"))
     (report,) = check.examiner.health()
     assert report.asked == 1
-
-
-def asked(text: str) -> list[HumanMessage]:
-    block = {"type": "image", "base64": PNG, "mime_type": "image/png"}
-    return [HumanMessage([block, {"type": "text", "text": text}])]
-
-
-PNG = (
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJg"
-    "gg=="
-)

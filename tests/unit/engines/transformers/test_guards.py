@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 import transformers as hf
-from langchain_core.messages import HumanMessage
 from PIL import Image
 
 from safecode_guard import ChatTransformers, Policy, SafeCoDeCheck
@@ -17,6 +16,7 @@ from safecode_guard.engines.transformers.guards import PictureClassifier, TextMo
 from safecode_guard.errors import ModelError
 from safecode_guard.turns.turn import TextPart, Turn, TurnMessage
 from tests import families
+from tests.messages import ask
 
 WHERE: dict[str, Any] = {"device": None, "dtype": None, "local_files_only": True}
 ASKED = Turn((TurnMessage("user", (TextPart("How do I sharpen this?"),)),))
@@ -130,7 +130,7 @@ def test_a_classifier_loaded_by_policy_decides(tmp_path: Path) -> None:
         "adapter": "shieldgemma_2",
         "model": saved(shieldgemma(), tmp_path),
     }
-    verdict = SafeCoDeCheck(policy=Policy.load({"judge": judge})).check(asked_about("red"))
+    verdict = SafeCoDeCheck(policy=Policy.load({"judge": judge})).check(ask())
     assert verdict.error is None
     assert verdict.p_unsafe is not None
     assert verdict.judge is not None
@@ -154,7 +154,7 @@ def test_a_vision_guard_runs_on_its_class_and_its_noise_is_no_verdict(
         "adapter": adapter,
         "model": saved(families.parts(family), tmp_path),
     }
-    verdict = SafeCoDeCheck(policy=Policy.load({"judge": judge})).check(asked_about("red"))
+    verdict = SafeCoDeCheck(policy=Policy.load({"judge": judge})).check(ask())
     assert verdict.parse_status == "malformed"
     assert verdict.action in ("review", "block")
 
@@ -179,17 +179,6 @@ def test_a_reader_of_words_is_captioned_by_the_guarded_model(tmp_path: Path) -> 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TextModel, "_answer", heard)
         check = SafeCoDeCheck(ChatTransformers.tiny(), policy=policy)
-        verdict = check.check(asked_about("red"))
+        verdict = check.check(ask())
     assert verdict.label == "safe"
     assert "The picture shows: " in told[0]
-
-
-def asked_about(colour: str) -> list[Any]:
-    import base64
-    import io
-
-    stored = io.BytesIO()
-    Image.new("RGB", (56, 56), colour).save(stored, "PNG")
-    data = base64.b64encode(stored.getvalue()).decode()
-    block = {"type": "image", "base64": data, "mime_type": "image/png"}
-    return [HumanMessage([block, {"type": "text", "text": "How do I climb the wall?"}])]
