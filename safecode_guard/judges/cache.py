@@ -41,6 +41,11 @@ class JudgementCache:
         self._lock = threading.Lock()
         self._kept: OrderedDict[str, Judgement] = OrderedDict()
 
+    @property
+    def blocks(self) -> bool:
+        """Whether it reads and writes a file: on an event loop that has to be done in a thread."""
+        return self._below is not None
+
     def get(self, key: str) -> Judgement | None:
         """Return the judgement kept under a key, marked ``cached``, or None."""
         with self._lock:

@@ -166,7 +166,8 @@ class Examiner:
         self, judge: Judge, requests: list[JudgeRequest], host: Host
     ) -> list[Judgement]:
         keys = [request.key(judge.id, judge.prompt_version) for request in requests]
-        found = [self.cache.get(key) for key in keys]
+        look = partial(self._known, keys)
+        found = await host.call(look) if self.cache.blocks else look()
         missing = [i for i, judgement in enumerate(found) if judgement is None]
         timeout = self.policy.judge.timeout_s
         asked = [requests[i] for i in missing]
@@ -174,11 +175,22 @@ class Examiner:
             await host.judge(judge, asked, timeout_s=timeout, strays=self.strays) if asked else []
         )
         for i, judgement in zip(missing, fresh, strict=True):
-            self.cache.put(keys[i], judgement)
             found[i] = judgement
             label = label_of(judgement, self.policy.thresholds)
             self.healths.setdefault(judge.id, JudgeHealth(judge.id)).note(judgement, label)
+        keep = partial(self._keep, [keys[i] for i in missing], fresh)
+        if fresh and self.cache.blocks:
+            await host.call(keep)
+        else:
+            keep()
         return [judgement for judgement in found if judgement is not None]
+
+    def _known(self, keys: Sequence[str]) -> list[Judgement | None]:
+        return [self.cache.get(key) for key in keys]
+
+    def _keep(self, keys: Sequence[str], judgements: Sequence[Judgement]) -> None:
+        for key, judgement in zip(keys, judgements, strict=True):
+            self.cache.put(key, judgement)
 
     def _found(
         self, subject: Subject, requests: list[JudgeRequest], judgements: list[Judgement]

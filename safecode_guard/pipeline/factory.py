@@ -76,11 +76,9 @@ def make_examiner(
             hint="Remove them, or use a judge that names hazards.",
         )
     objects = {"judge": made.id, "prompt": made.prompt_version} if judge is not None else {}
-    objects |= {  # the policy holds a file's name, and what it says may change
-        f"calibration of {stage}": one.calibration.id
-        for stage, one in [("all", made), *staged.items()]
-        if isinstance(one, CalibratedJudge)
-    }
+    # the policy holds a file's name, and what it says may change
+    if found := [cal for one in (made, *staged.values()) for cal in _calibrations(one)]:
+        objects["calibrations"] = ",".join(found)
     if strategy is not None:
         objects["strategy"] = strategy.id
     return Examiner(
@@ -92,6 +90,12 @@ def make_examiner(
         judges=staged,
         sinks=sinks,
     )
+
+
+def _calibrations(judge: Judge) -> list[str]:
+    """Return the ids of the calibrations of a judge and of those that it asks."""
+    own = [judge.calibration.id] if isinstance(judge, CalibratedJudge) else []
+    return own + [found for member in judge.members for found in _calibrations(member)]
 
 
 def _cache(policy: Policy) -> JudgementCache:

@@ -100,6 +100,18 @@ def test_what_the_file_says_is_part_of_the_policys_digest(tmp_path: Path) -> Non
     assert len(digests) == 2
 
 
+def test_so_is_what_the_file_of_a_member_says(tmp_path: Path) -> None:
+    engine, path = ScriptedVLM(p_unsafe=0.8), tmp_path / "cal.json"
+    plain = make_judge(SameModelJudgeConfig(), engine=engine)
+    members = [{"kind": "same_model", "calibration": str(path)}, {"kind": "same_model"}]
+    policy = Policy.load({"judge": {"kind": "ensemble", "members": members}})
+    digests = set()
+    for temperature in (1.0, 2.0):
+        path.write_text(of(plain, temperature=temperature).model_dump_json())
+        digests.add(make_examiner(policy, engine=engine).digest)
+    assert len(digests) == 2
+
+
 @pytest.mark.parametrize("text", [None, "", "{}", "[]", '{"judge_id": "j"}', "nonsense"])
 def test_a_file_that_is_none_is_told(text: str | None, tmp_path: Path) -> None:
     path = tmp_path / "cal.json"

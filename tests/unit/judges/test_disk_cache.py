@@ -3,6 +3,7 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,25 @@ def test_a_check_is_answered_from_another_ones_file(tmp_path: Path) -> None:
     assert (fresh.label, known.label) == ("unsafe", "unsafe")
     assert known.judge is not None
     assert known.judge.cached
+
+
+async def test_the_file_is_read_and_written_beside_the_event_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[threading.Thread] = []
+    opened = DiskCache._open
+
+    def noted(self: DiskCache, *args: float) -> sqlite3.Connection:
+        threads.append(threading.current_thread())
+        return opened(self, *args)
+
+    path = str(tmp_path / "cache.sqlite")
+    policy = Policy.load({"judge": {"kind": "custom", "id": "x", "cache_path": path}})
+    check = SafeCoDeCheck(judge=ScriptedJudge(0.9, id="x"), policy=policy)
+    monkeypatch.setattr(DiskCache, "_open", noted)
+    assert (await check.acheck(ask())).label == "unsafe"
+    assert len(threads) == 2
+    assert threading.main_thread() not in threads
 
 
 @pytest.mark.parametrize("content", [b"no database", b""])
