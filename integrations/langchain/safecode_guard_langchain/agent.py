@@ -26,6 +26,7 @@ from safecode_guard.runnables.guard import SafeCoDeGuard
 from safecode_guard_langchain.answers import (
     last_answer,
     mark_of_request,
+    place_of_answer,
     refusal,
     text_of,
     told_on,
@@ -35,7 +36,8 @@ from safecode_guard_langchain.notes import Notes, Updates
 from safecode_guard_langchain.rails import Rails, Ruling
 from safecode_guard_langchain.results import with_updates
 from safecode_guard_langchain.scene import place_of_request
-from safecode_guard_langchain.snapshots import Kept, kept
+from safecode_guard_langchain.sight import Look
+from safecode_guard_langchain.snapshots import Kept
 from safecode_guard_langchain.state import VERDICTS, messages_in, note, sealed
 from safecode_guard_langchain.tools import GuardedTool, passing
 from safecode_guard_langchain.watch import (
@@ -85,20 +87,28 @@ class AgentGuard:
         self, messages: Sequence[BaseMessage], notes: Notes, host: Host
     ) -> Ruling | None:
         """Judge a request and pictures that have not passed; return what must not be shown."""
+        looks = await host.call(partial(self.rails.sight.look_at, messages))
+        return await self._stopped(messages, looks, notes, host)
+
+    async def _stopped(
+        self, messages: Sequence[BaseMessage], looks: Sequence[Look], notes: Notes, host: Host
+    ) -> Ruling | None:
+        """Do so with what a look at each message has found."""
         sight = self.rails.sight
         asked: frozenset[str] = frozenset()
         if self.input:
             place = await host.call(partial(place_of_request, messages, sight))
             asked = frozenset({mark_of_request(place)})
         passed = notes.passed
-        new = [m for m in messages if not sight.media(m) <= passed and self._is_judged(m)]
+        pairs = zip(messages, looks, strict=True)
+        new = [m for m, look in pairs if not look.marks <= passed and self._is_judged(m)]
         if not new and asked <= notes.passed:
             return None
         ruling = await self.rails.turn(messages, new, host)
         notes.verdict(ruling, self.gate.turn_key(messages))
         if not ruling.passes:
             return ruling
-        notes.passes(sight.in_all(messages) | asked)
+        notes.passes(asked.union(*(look.marks for look in looks)))
         return None
 
     def _is_judged(self, message: BaseMessage) -> bool:
@@ -121,9 +131,10 @@ class AgentGuard:
         notes.asks_anew()
         judges_itself = self.guard is not None and request.model is self.guard
         shown = shown_by(request)
-        known = [kept(message) for message in shown]
+        looks = await host.call(partial(self.rails.sight.look_at, shown))
+        known = [look.kept for look in looks]
         try:
-            stopped = None if judges_itself else await self.stopped(shown, notes, host)
+            stopped = None if judges_itself else await self._stopped(shown, looks, notes, host)
             if stopped is not None:
                 raise Stopped(stopped)
             notes.shows(shown)
@@ -255,7 +266,7 @@ class AgentGuard:
         notes: Notes,
         host: Host,
     ) -> None:
-        behind = messages[messages.index(answer) + 1 :]
+        behind = messages[place_of_answer(messages) + 1 :]
         done = {m.tool_call_id for m in behind if isinstance(m, ToolMessage)}
         calls = [call for call in answer.tool_calls if call["id"] not in done]
         if not self.gate.calls or not calls:

@@ -21,6 +21,12 @@ def last_answer(messages: Sequence[BaseMessage]) -> AIMessage | None:
     return next((m for m in reversed(messages) if isinstance(m, AIMessage)), None)
 
 
+def place_of_answer(messages: Sequence[BaseMessage]) -> int:
+    """Return where the newest answer stands in a conversation; -1: nowhere."""
+    places = range(len(messages) - 1, -1, -1)
+    return next((i for i in places if isinstance(messages[i], AIMessage)), -1)
+
+
 def text_of(answer: AIMessage, messages: Sequence[BaseMessage]) -> str:
     """Return what an answer says: its words, and the arguments of answers given as calls.
 

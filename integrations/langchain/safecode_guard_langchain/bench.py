@@ -2,8 +2,8 @@
 
 The judge is scripted and answers at once, so what is timed is the guard alone: reading pictures,
 making scenes, asking, remembering. Each step takes a new screenshot; decoding it once is part of
-the step and told apart. Times are CPU time of one process, the guarded and the plain agent in the
-same run.
+the step and told apart. Times are CPU time of one process in which the guarded and the plain agent
+take turns.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
 from langchain.agents import create_agent
 from langchain_core.messages import BaseMessage, HumanMessage
+from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import tool
 from PIL import Image
 
@@ -46,10 +46,12 @@ def screenshot(number: int) -> str:
     return base64.b64encode(stored.getvalue()).decode()
 
 
-def step_times(steps: int, *, guarded: bool) -> list[float]:
-    """Return the CPU time of each step of an agent, in milliseconds [steps - 1]."""
-    shots = [screenshot(number) for number in range(steps)]
-    times: list[float] = []
+def steps_of(shots: Sequence[str], judge: ScriptedJudge | None) -> Iterator[float]:
+    """Run an agent that takes screenshots, and yield the CPU time of each step in milliseconds.
+
+    A step goes from one answer of the model to the next; what the caller does meanwhile does not
+    count. Without a judge the agent is not guarded.
+    """
 
     @tool
     def look(step: int) -> list[dict[str, Any]]:
@@ -57,19 +59,33 @@ def step_times(steps: int, *, guarded: bool) -> list[float]:
         return [{"type": "image", "base64": shots[step], "mime_type": "image/png"}]
 
     def reply(messages: Sequence[BaseMessage]) -> Any:
-        times.append(time.process_time())
         step = sum(message.type == "ai" for message in messages)
-        if step == steps:
+        if step == len(shots):
             return "Done."
         return calls(("look", {"step": step}), first_id=f"step-{step}")
 
-    judge = ScriptedJudge(0.1)
-    middleware = [SafeCoDeMiddleware(judge)] if guarded else []
+    middleware = [] if judge is None else [SafeCoDeMiddleware(judge)]
     agent = create_agent(ScriptedChatModel(replies=reply), [look], middleware=middleware)
-    agent.invoke({"messages": [HumanMessage("Do it.")]}, {"recursion_limit": 20 * steps})
+    asked: Any = {"messages": [HumanMessage("Do it.")]}
+    limit: RunnableConfig = {"recursion_limit": 20 * len(shots)}
+    began = time.process_time()
+    for update in agent.stream(asked, limit, stream_mode="updates"):
+        if "model" in update:
+            yield 1000 * (time.process_time() - began)
+            began = time.process_time()
+
+
+def step_times(steps: int) -> tuple[list[float], list[float]]:
+    """Return the times of the steps of a plain and of a guarded agent, in milliseconds [steps].
+
+    The two take turns, step by step: whatever else the machine does, it does to both.
+    """
+    shots, judge = [screenshot(number) for number in range(steps)], ScriptedJudge(0.1)
+    both = list(zip(steps_of(shots, None), steps_of(shots, judge), strict=True))
     seen = {image.sha256 for request in judge.requests for image in request.scene.images}
-    assert not guarded or len(seen) == steps, "not every screenshot was judged"
-    return [1000 * (after - before) for before, after in pairwise(times)]
+    assert len(seen) == steps, "not every screenshot was judged"
+    plain, guarded = zip(*both[1:], strict=True)  # the first answer is no step
+    return list(plain), list(guarded)
 
 
 def decoding_ms(rounds: int = 20) -> float:
@@ -102,7 +118,7 @@ def cached_ms(rounds: int = 200) -> float:
 
 def measure(steps: int) -> dict[str, float]:
     """Return all figures, times in milliseconds of CPU time."""
-    plain, guarded = step_times(steps, guarded=False), step_times(steps, guarded=True)
+    plain, guarded = step_times(steps)
     extra = [with_guard - without for with_guard, without in zip(guarded, plain, strict=True)]
     early, late = extra[1:20], extra[-20:]
     decoding = decoding_ms()

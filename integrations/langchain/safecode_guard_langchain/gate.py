@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
 
-from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
+from langchain_core.messages import BaseMessage, ToolMessage
 
 from safecode_guard.judges.protocol import canonical_json
 from safecode_guard.pipeline.host import Host
 from safecode_guard_langchain import results
-from safecode_guard_langchain.answers import last_answer
+from safecode_guard_langchain.answers import last_answer, place_of_answer
 from safecode_guard_langchain.asked import answers_another, entry_asked
 from safecode_guard_langchain.held import Hold
 from safecode_guard_langchain.outputs import Output, Piece
@@ -131,11 +131,10 @@ class Gate:
 
     def passed_in(self, state: Any) -> frozenset[str]:
         """Return the marks of what has passed under this policy."""
-        cut = len(self.prefix)
+        prefix, digest = self.prefix, self.digest
+        cut = len(prefix)
         given = entries_of(state, PASSED).items()
-        return frozenset(
-            key[cut:] for key, by in given if by == self.digest and key.startswith(self.prefix)
-        )
+        return frozenset(key[cut:] for key, by in given if by == digest and key.startswith(prefix))
 
     def shown_in(self, state: Any) -> list[BaseMessage]:
         """Return the pictures that the model was shown beside a state's own messages."""
@@ -288,8 +287,8 @@ class Gate:
 
 def without_answer(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
     """Return a conversation without its last answer, whose calls are judged in it."""
-    last = next((i for i in range(len(messages) - 1, -1, -1) if _is_answer(messages[i])), None)
-    return [message for i, message in enumerate(messages) if i != last]
+    last = place_of_answer(messages)
+    return list(messages) if last < 0 else [*messages[:last], *messages[last + 1 :]]
 
 
 def known_in(state: Any, key: str, call: Call, before: Sequence[BaseMessage]) -> Any:
@@ -299,10 +298,6 @@ def known_in(state: Any, key: str, call: Call, before: Sequence[BaseMessage]) ->
         return entry
     ran = any(isinstance(m, ToolMessage) and m.tool_call_id == call.get("id") for m in before)
     return None if ran else entry
-
-
-def _is_answer(message: BaseMessage) -> bool:
-    return isinstance(message, AIMessage)
 
 
 def _answers(message: BaseMessage, call: Call) -> bool:

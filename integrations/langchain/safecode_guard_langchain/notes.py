@@ -62,15 +62,21 @@ class Notes:
 
     def shows(self, messages: Iterable[BaseMessage]) -> None:
         """Remember pictures that a model is shown and that no message of the state holds."""
-        sight = self.gate.rails.sight
-        have = sight.in_all(self.scene)
-        brought = [message for message in messages if sight.media(message) - have]
+        sight, scene = self.gate.rails.sight, self.scene
+        own = {id(message) for message in scene}
+        others = [message for message in messages if id(message) not in own]
+        if not sight.shows(others):
+            return
+        have = sight.in_all(scene)
+        brought = [message for message in others if sight.media(message) - have]
         if brought:
             self.shown = [*self.shown, *map(as_result, brought)]
             note(self.updates, SHOWN, {self.gate.prefix: self.shown})
 
     def beyond(self, messages: Sequence[BaseMessage]) -> list[BaseMessage]:
         """Return messages with the pictures that the model was shown besides them."""
+        if not self.shown:
+            return list(messages)
         sight = self.gate.rails.sight
         have = sight.in_all(messages)
         return [*messages, *(each for each in self.shown if sight.media(each) - have)]

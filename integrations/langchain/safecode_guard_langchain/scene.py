@@ -18,6 +18,7 @@ from langchain_core.messages import (
     ChatMessage,
     HumanMessage,
     SystemMessage,
+    ToolMessage,
 )
 
 from safecode_guard.errors import GuardError
@@ -30,6 +31,8 @@ Conversation = Sequence[BaseMessage]
 _callers: ContextVar[tuple[tuple[BaseMessage, ...], ...]] = ContextVar(
     "safecode_callers", default=()
 )
+
+_USERS: Final = (HumanMessage, ChatMessage)
 
 _EXCHANGES: Final = 4
 """Earlier requests that a bare confirmation may reach back over, with its own."""
@@ -131,12 +134,13 @@ def place_of_request(messages: Conversation, sight: Sight) -> list[str]:
     Pictures that tools return afterwards are judged as results, with the request beside them.
     """
     scene = scenes(messages, sight)[0]
-    last = max((i for i, each in enumerate(scene) if _is_users(each)), default=len(scene) - 1)
+    places = range(len(scene) - 1, -1, -1)
+    last = next((i for i in places if isinstance(scene[i], _USERS)), len(scene) - 1)
     return [*sorted(sight.in_all(scene[: last + 1])), request_of(messages)]
 
 
 def _is_users(message: BaseMessage) -> bool:
-    return isinstance(message, HumanMessage | ChatMessage)
+    return isinstance(message, _USERS)
 
 
 def _let_pass(media: frozenset[str], passed: frozenset[str]) -> bool:
@@ -151,6 +155,8 @@ def _asked(messages: Conversation) -> list[int]:
     exchanges, in_request = 0, False
     for index in range(len(messages) - 1, -1, -1):
         message = messages[index]
+        if isinstance(message, ToolMessage):
+            continue
         if isinstance(message, AIMessage):
             if not 0 < exchanges <= _EXCHANGES:
                 continue

@@ -6,7 +6,7 @@ import hashlib
 import weakref
 from collections.abc import Iterable, Sequence
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from PIL import Image
@@ -21,6 +21,8 @@ from safecode_guard_langchain.snapshots import Kept, alike, frozen, unchanged
 REFUSED = "refused:"
 """Begins the mark of what no judge can look at."""
 
+_NONE: Final[frozenset[str]] = frozenset()
+
 
 class Sight:
     """Looks through messages, and remembers what it saw as long as the message lives."""
@@ -33,14 +35,27 @@ class Sight:
     def media(self, message: BaseMessage) -> frozenset[str]:
         """Return a mark for each medium of a message: the same for the same bytes."""
         if isinstance(message.content, str) and not isinstance(message, ToolMessage):
-            return frozenset()
+            return _NONE
+        return self._seen_in(message).look.marks
+
+    def look(self, message: BaseMessage) -> Look:
+        """Return what a message shows, and as what it was seen: one look for both."""
+        content = message.content
+        if isinstance(content, str) and not isinstance(message, ToolMessage):
+            return Look(_NONE, Kept(message.type, content))
+        return self._seen_in(message).look
+
+    def look_at(self, messages: Iterable[BaseMessage]) -> list[Look]:
+        """Look at messages."""
+        return [self.look(message) for message in messages]
+
+    def _seen_in(self, message: BaseMessage) -> _Seen:
         known = self._seen.get(id(message))
         if known is not None and known.is_of(message):
-            return known.marks
+            return known
         made_of = frozen(_parts(message))  # before it is looked at: what changes meanwhile is seen
         marks = frozenset(self._look(message))
-        self._remember(message, made_of, marks)
-        return marks
+        return self._remember(message, made_of, Look(marks, Kept(message.type, made_of[0])))
 
     def shows(self, messages: Iterable[BaseMessage]) -> bool:
         """Return whether there is any medium in messages."""
@@ -64,11 +79,22 @@ class Sight:
             places.append(REFUSED + _hash(repr(message.content)))
         return places
 
-    def _remember(self, message: BaseMessage, made_of: Any, marks: frozenset[str]) -> None:
+    def _remember(self, message: BaseMessage, made_of: Any, look: Look) -> _Seen:
         key = id(message)
         with self._lock:
             alive = weakref.ref(message, lambda _: self._seen.pop(key, None))
-            self._seen[key] = _Seen(alive, made_of, getattr(message, "artifact", None), marks)
+            seen = _Seen(alive, made_of, getattr(message, "artifact", None), look)
+            self._seen[key] = seen
+        return seen
+
+
+class Look(NamedTuple):
+    """What one look at a message found."""
+
+    marks: frozenset[str]
+    """Of its media."""
+    kept: Kept
+    """As what it was seen."""
 
 
 class _Seen(NamedTuple):
@@ -77,7 +103,7 @@ class _Seen(NamedTuple):
     message: weakref.ref[BaseMessage]
     made_of: Any
     artifact: Any
-    marks: frozenset[str]
+    look: Look
 
     def is_of(self, message: BaseMessage) -> bool:
         """Return whether a message is the same, and as it was."""

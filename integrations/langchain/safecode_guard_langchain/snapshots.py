@@ -23,11 +23,6 @@ class Kept(NamedTuple):
     content: Any
 
 
-def kept(message: BaseMessage) -> Kept:
-    """Return a snapshot of what a message shows."""
-    return Kept(message.type, frozen(message.content))
-
-
 def frozen(value: Any, depth: int = 0) -> Any:
     """Return a value in containers that nobody else can change.
 
@@ -59,11 +54,11 @@ def alike(given: BaseMessage, known: Kept) -> bool:
     if given.type != known.type:
         return False
     shown, before = given.content, known.content
-    if unchanged(shown, before):
-        return True
     if not (isinstance(shown, list) and isinstance(before, list)):
+        return unchanged(shown, before)
+    if len(shown) != len(before):
         return False
-    return len(shown) == len(before) and all(map(_same_block, shown, before))
+    return _equal(shown, before) or all(map(_same_block, shown, before))
 
 
 def _equal(value: Any, known: Any) -> bool:
@@ -91,12 +86,12 @@ def _tuples_and_all(value: Any, known: Any) -> bool:
 
 
 def _same_block(given: Any, known: Any) -> bool:
+    if not (isinstance(given, dict) and isinstance(known, dict)):
+        return unchanged(given, known)
+    if known.get("type") == "image" and given.get("type") == "image_url":
+        return _is_image_of(given, known)
     if unchanged(given, known):
         return True
-    if not (isinstance(given, dict) and isinstance(known, dict)):
-        return False
-    if known.get("type") == "image":
-        return _is_image_of(given, known)
     if known.get("type") == "file" and "base64" in known:
         rest = {key: value for key, value in known.items() if key != "base64"}
         return _equal(given, {**rest, "data": known["base64"], "source_type": "base64"})
@@ -108,10 +103,10 @@ def _same_block(given: Any, known: Any) -> bool:
 def _is_image_of(given: dict[str, Any], known: dict[str, Any]) -> bool:
     """Return whether a block is an image in OpenAI's form; its text is compared, not copied."""
     address = given.get("image_url")
-    url = address.get("url") if isinstance(address, dict) else None
-    if not isinstance(url, str) or given.keys() != {"type", "image_url"}:
+    if len(given) != 2 or not isinstance(address, dict) or len(address) != 1:
         return False
-    if not _equal(given, {"type": "image_url", "image_url": {"url": url}}):
+    url = address.get("url")
+    if not isinstance(url, str):
         return False
     if "url" in known:
         return bool(url == known["url"])

@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 from langchain_core.language_models.chat_models import _format_for_tracing
-from langchain_core.messages import AIMessage, ChatMessage, HumanMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, HumanMessage, ToolMessage
 from PIL import Image
 from safecode_guard_langchain.sight import REFUSED, Sight
-from safecode_guard_langchain.snapshots import kept
 from support import picture, png
 
 from safecode_guard.turns.pictures import PictureStore
@@ -92,8 +91,12 @@ MESSAGES = [
 ]
 
 
+def kept(sight: Sight, *messages: BaseMessage) -> list[Any]:
+    return [look.kept for look in sight.look_at(messages)]
+
+
 def test_what_callbacks_are_told_is_recognised(sight: Sight) -> None:
-    assert sight.shows_the_same(_format_for_tracing(MESSAGES), [*map(kept, MESSAGES)])
+    assert sight.shows_the_same(_format_for_tracing(MESSAGES), kept(sight, *MESSAGES))
 
 
 @pytest.mark.parametrize(
@@ -108,7 +111,7 @@ def test_what_callbacks_are_told_is_recognised(sight: Sight) -> None:
     ],
 )
 def test_what_has_changed_is_looked_at(content: Any, sight: Sight) -> None:
-    changed, known = [HumanMessage(content, id="1"), *MESSAGES[1:]], [*map(kept, MESSAGES)]
+    changed, known = [HumanMessage(content, id="1"), *MESSAGES[1:]], kept(sight, *MESSAGES)
     assert not sight.shows_the_same(_format_for_tracing(changed), known)
     assert not sight.shows_the_same([*MESSAGES, HumanMessage("more")], known)
     assert not sight.shows_the_same(MESSAGES[1:], known)
@@ -121,7 +124,7 @@ def test_not_a_single_letter_differs_unnoticed(place: int, sight: Sight) -> None
     other = data[:place] + ("A" if data[place] != "A" else "B") + data[place + 1 :]
     block = picture("navy")
     for one, two in ((block, {**block, "base64": other}), (as_url(data), as_url(other))):
-        known = [kept(HumanMessage([one]))]
+        known = kept(sight, HumanMessage([one]))
         assert sight.shows_the_same(_format_for_tracing([HumanMessage([dict(one)])]), known)
         assert not sight.shows_the_same(_format_for_tracing([HumanMessage([two])]), known)
 
@@ -132,18 +135,18 @@ def as_url(data: str) -> dict[str, Any]:
 
 def test_names_of_keys_and_types_count(sight: Sight) -> None:
     url = as_url(png("navy"))["image_url"]["url"]
-    known = [kept(HumanMessage([{"type": "text", "text": url}]))]
+    known = kept(sight, HumanMessage([{"type": "text", "text": url}]))
     for block in (as_url(png("navy")), {"type": "text", "image": url}):
         assert not sight.shows_the_same(_format_for_tracing([HumanMessage([block])]), known)
 
 
 def test_what_is_kept_is_what_was_there_and_not_the_list(sight: Sight) -> None:
     message = HumanMessage([{"type": "text", "text": "a"}])
-    known = [kept(message)]
+    known = kept(sight, message)
     message.content.append(picture("navy"))
     assert not sight.shows_the_same([message], known)
     pixels = HumanMessage([{"type": "image", "image": Image.new("RGB", (4, 4))}])
-    assert not sight.shows_the_same([pixels], [kept(pixels)])  # they can change unseen
+    assert not sight.shows_the_same([pixels], kept(sight, pixels))  # they can change unseen
 
 
 def test_a_nested_change_is_noticed(sight: Sight) -> None:
