@@ -12,7 +12,7 @@ export TOKENIZERS_PARALLELISM = false
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-real check soak format docs build clean
+.PHONY: help demo test test-real serve check soak format docs build clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -23,6 +23,9 @@ demo: $(INSTALLED)  ## Ask the plain and the guarded model about three pictures;
 test: $(INSTALLED)  ## Run the tests, those of the integrations too
 	@$(BIN)/pytest -q -n 2
 	@cd integrations/langchain && ../../$(BIN)/pytest -q
+
+serve: $(INSTALLED)  ## Serve the embedded model, guarded, on http://127.0.0.1:8080/v1
+	@$(BIN)/safecode-guard serve
 
 check: $(INSTALLED)  ## Formatting, lint, types, layers
 	@$(BIN)/ruff format --check .

@@ -17,6 +17,7 @@ from safecode_guard.cli.demo import demo
 from safecode_guard.cli.doctor import doctor
 from safecode_guard.cli.policies import policy_app
 from safecode_guard.cli.refusals import refusals
+from safecode_guard.cli.serve import serve
 from safecode_guard.errors import GuardError
 
 
@@ -51,6 +52,7 @@ app.add_typer(audit_app, name="audit")
 app.command()(doctor)
 app.command(context_settings=PASS_ON, add_help_option=False)(calibrate)
 app.command()(refusals)
+app.command()(serve)
 app.add_typer(bench_app, name="bench")
 
 
@@ -74,7 +76,7 @@ def root(
 COMMANDS = (
     *("", "demo", "ask", "check", "policy", "policy show", "policy schema", "policy validate"),
     *("audit", "audit verify", "audit tail", "audit stats", "doctor", "calibrate", "refusals"),
-    "bench",
+    *("serve", "bench"),
 )
 
 

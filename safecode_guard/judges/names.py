@@ -29,13 +29,23 @@ def values_of(name: str) -> dict[str, Any]:
         PolicyError: If it is an endpoint's address without a model, or a bare URL.
     """
     if name.startswith(_ENDPOINT):
-        url, _, model = name.removeprefix(_ENDPOINT).partition("#")
-        if not url or not model:
-            raise PolicyError(f"The judge {name!r} names no endpoint or no model.", hint=_FORM)
+        url, model = address_of(name.removeprefix(_ENDPOINT))
         return {"kind": "http", "url": url, "model": model}
     if "://" in name:
         raise PolicyError(f"The judge {name!r} is a bare URL.", hint=_FORM)
     return {"kind": "local", "model": name}
+
+
+def address_of(given: str) -> tuple[str, str]:
+    """Return where a model is served, and its name there: ``http://host:8000/v1#model``.
+
+    Raises:
+        PolicyError: If it names no endpoint or no model.
+    """
+    url, _, model = given.partition("#")
+    if not url or not model:
+        raise PolicyError(f"{given!r} names no endpoint or no model.", hint=_FORM)
+    return url, model
 
 
 def config_of(name: str) -> JudgeConfig:

@@ -7,7 +7,7 @@ run, and nobody edits it afterwards.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from safecode_guard.judges.cache import JudgementCache
@@ -120,6 +120,12 @@ class Examiner:
     """Threads of judges that missed their deadline and still run."""
     healths: dict[str, JudgeHealth] = field(default_factory=dict)
     """How each judge is doing, by its id."""
+    objects: Mapping[str, str] = field(default_factory=dict)
+    """Ids of objects outside the policy that are part of the digest."""
+
+    def under(self, policy: Policy) -> Examiner:
+        """Return this examiner under another policy, with the same judges, cache and health."""
+        return replace(self, policy=policy, digest=policy.digest(**self.objects))
 
     def judge_at(self, stage: Stage) -> Judge:
         """Return the judge of a stage."""

@@ -89,6 +89,7 @@ def make_examiner(
         steers,
         judges=staged,
         sinks=sinks,
+        objects=objects,
     )
 
 

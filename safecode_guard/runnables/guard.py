@@ -167,6 +167,17 @@ class SafeCoDeGuard(Checking, ServedChatModel):
             policy = settings.policy().updated(**overrides)
         return cls(model=model, judge=judge, strategy=strategy, policy=policy)
 
+    def under(self, policy: Policy) -> Self:
+        """Return this guard under another policy: the same model, judges, memory and sinks.
+
+        What the policy says of its judges, of the model's steering and of the mode is not looked
+        at again: they are those of this guard.
+        """
+        made = super().model_copy()
+        made.__dict__["policy"] = policy
+        made._examiner, made._served = self.examiner.under(policy), None
+        return made
+
     # -- judging only -------------------------------------------------------------------------
 
     @property

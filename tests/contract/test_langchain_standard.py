@@ -13,11 +13,14 @@ import httpx
 import pytest
 import respx
 from langchain_core.language_models import BaseChatModel
+from langchain_openai import ChatOpenAI
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 from langchain_tests.unit_tests import ChatModelUnitTests
 
 from safecode_guard.runnables.guard import SafeCoDeGuard
 from safecode_guard.runnables.transformers import ChatTransformers
+from safecode_guard.server import make_app
+from safecode_guard.testing.serving import serving
 from safecode_guard.tiny.load import weights_path
 from tests.messages import png
 
@@ -75,6 +78,7 @@ class Downloads:
     def pictures(self) -> Iterator[None]:
         with respx.mock(assert_all_called=False) as router:
             picture = httpx.Response(200, content=png(), headers={"content-type": "image/png"})
+            router.route(host="127.0.0.1").pass_through()
             router.get(url=re.compile(r".*")).mock(return_value=picture)
             yield
 
@@ -111,3 +115,39 @@ class TestChatTransformersIntegration(ModelSubject, Integration):
 
 class TestGuardIntegration(GuardSubject, Integration):
     pass
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+@pytest.mark.filterwarnings("ignore:Received a Pydantic BaseModel V1 schema")
+class TestServerIntegration(Integration):
+    """The guard behind its server, as LangChain's own client of OpenAI's API meets it."""
+
+    has_tool_calling = True
+    has_tool_choice = True
+    has_structured_output = True
+    supports_image_inputs = True
+    returns_usage_metadata = True
+
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def served(cls) -> Iterator[None]:
+        guard = SafeCoDeGuard(model=ChatTransformers.tiny(temperature=0))
+        with serving(make_app(guard, "tiny")) as url:
+            cls.url = f"{url}/v1"
+            yield
+
+    @property
+    def chat_model_class(self) -> type[BaseChatModel]:
+        return ChatOpenAI
+
+    @property
+    def chat_model_params(self) -> dict[str, Any]:
+        own_loop = httpx.AsyncClient(limits=httpx.Limits(max_keepalive_connections=0))
+        return {
+            "base_url": self.url,
+            "model": "tiny",
+            "api_key": "none",
+            "max_retries": 0,
+            "stream_usage": True,
+            "http_async_client": own_loop,
+        }
