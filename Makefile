@@ -9,6 +9,7 @@ INSTALLED := $(VENV)/.installed
 export HF_HUB_OFFLINE = 1
 export TRANSFORMERS_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
+export NO_MKDOCS_2_WARNING = 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
@@ -27,12 +28,13 @@ test: $(INSTALLED)  ## Run the tests, those of the integrations too
 serve: $(INSTALLED)  ## Serve the embedded model, guarded, on http://127.0.0.1:8080/v1
 	@$(BIN)/safecode-guard serve
 
-check: $(INSTALLED)  ## Formatting, lint, types, layers
+check: $(INSTALLED)  ## Formatting, lint, types, layers, the documentation's site
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@cd integrations/langchain && ../../$(BIN)/mypy --strict -p safecode_guard_langchain
 	@$(BIN)/lint-imports
+	@$(BIN)/mkdocs build --quiet
 
 soak: $(INSTALLED)  ## Long: 50,000 random conversations, 10,000 turns, 1,000 kills, 1,000 agents (about 2 hours)
 	@$(BIN)/pip install -qq -c constraints.txt -e ".[soak]"
@@ -46,8 +48,9 @@ format: $(INSTALLED)  ## Format and sort the code
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-docs: $(INSTALLED)  ## Write docs/reference from the code, then run every snippet
+docs: $(INSTALLED)  ## Write docs/reference from the code, build the site into build/site, run every snippet
 	@$(BIN)/python scripts/make_reference.py
+	@$(BIN)/mkdocs build --quiet
 	@$(BIN)/pytest -q tests/test_docs.py
 
 build: $(INSTALLED)  ## Build sdist and wheel into dist/, and try the wheel in an environment of its own

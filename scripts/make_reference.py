@@ -34,6 +34,15 @@ Two keys belong to the settings alone: `preset` (`balanced`, `strict` or `permis
 {rows}
 """
 
+API_PAGE = """\
+# API
+
+Written by `make docs`: every public name of `safecode_guard`. The site shows the docstrings; errors
+have [a page of their own](errors.md).
+
+{blocks}
+"""
+
 
 def reference() -> dict[str, str]:
     """Return the text of each generated file, by name."""
@@ -43,6 +52,7 @@ def reference() -> dict[str, str]:
         "policy.md": policy_page(),
         "cli.md": cli_page(),
         "errors.md": errors_page(),
+        "api.md": api_page(),
     }
 
 
@@ -59,6 +69,21 @@ def cli_page() -> str:
 
     pages = "\n\n".join(f"## `{name}`\n\n```text\n{text}\n```" for name, text in command_help())
     return f"# Command line\n\nWritten by `make docs` from `safecode-guard --help`.\n\n{pages}\n"
+
+
+def api_page() -> str:
+    """Return the page of public names, which the site fills in from their docstrings."""
+    import safecode_guard
+
+    blocks = []
+    for name in safecode_guard.__all__:
+        public = getattr(safecode_guard, name)
+        home = getattr(public, "__module__", "") or ""
+        if not home.startswith("safecode_guard"):  # an alias, such as Action
+            home = "safecode_guard.taxonomy"
+        if home != "safecode_guard.errors":
+            blocks.append(f"::: {home}.{name}")
+    return API_PAGE.format(blocks="\n\n".join(blocks))
 
 
 def errors_page() -> str:
