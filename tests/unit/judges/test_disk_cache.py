@@ -116,6 +116,25 @@ def test_what_somebody_wrote_into_it_is_no_judgement(tmp_path: Path) -> None:
     assert cache.get("a") is None
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"p_unsafe": None},
+        {"p_unsafe": 0.9, "label": "safe"},
+        {"p_unsafe": None, "failed": "it broke"},
+        {"parse_status": "malformed"},
+        {"parse_status": "not_run"},
+        {"parse_status": "low_mass"},
+    ],
+)
+def test_a_row_that_no_judge_can_have_meant_is_none(
+    changes: dict[str, object], tmp_path: Path
+) -> None:
+    cache = DiskCache(tmp_path / "cache.sqlite", size=10)
+    cache.put("a", FOUND.model_copy(update=changes))
+    assert cache.get("a") is None
+
+
 def test_a_locked_file_costs_a_judgement_and_no_turn(tmp_path: Path) -> None:
     path = tmp_path / "cache.sqlite"
     cache = DiskCache(path, size=10)
