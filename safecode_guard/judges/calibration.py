@@ -15,6 +15,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from safecode_guard.errors import JudgeError, PolicyError
+from safecode_guard.judges.labels import log_odds
 from safecode_guard.judges.protocol import (
     BaseJudge,
     BatchJudge,
@@ -22,11 +23,10 @@ from safecode_guard.judges.protocol import (
     JudgeAbilities,
     JudgeRequest,
 )
+from safecode_guard.judges.scope import Scope
 from safecode_guard.verdict import Judgement
 
 Probability = Annotated[float, Field(ge=0, le=1)]
-_SURE = 1e-9
-"""Keeps the log-odds of a judge that is quite sure finite."""
 
 
 class Calibration(BaseModel):
@@ -55,6 +55,8 @@ class Calibration(BaseModel):
     examples: int = Field(default=0, ge=0)
     data: str = ""
     """What it was fitted on."""
+    scope: Scope | None = None
+    """Beyond it nothing is called safe; None: that is not looked at."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -106,15 +108,22 @@ class CalibratedJudge(BaseJudge):
         """Take the judge and its calibration.
 
         Raises:
-            PolicyError: If the calibration is of another judge.
+            PolicyError: If the calibration is of another judge, or has a scope that the judge does
+                not look at.
         """
         if calibration.judge_id != judge.id:
             raise PolicyError(
                 f"The calibration is of the judge {calibration.judge_id!r}, not of {judge.id!r}.",
                 hint="Calibrate this judge, with these weights: `safecode-guard calibrate`.",
             )
+        if calibration.scope is not None and getattr(judge, "scope", None) != calibration.scope:
+            raise PolicyError(
+                f"The calibration has a scope, and the judge {judge.id!r} does not look at it.",
+                hint="Give it to the judge (scope=...), or calibrate without --scope.",
+            )
         self.calibration = calibration
         self.members = (judge,)
+        self._calibration_id = calibration.id
         self.id = f"{judge.id}+cal:{calibration.id}"
 
     @property
@@ -152,17 +161,12 @@ class CalibratedJudge(BaseJudge):
             raise JudgeError(
                 f"The judge was asked prompt {asked!r}, and calibrated for another.",
                 hint="Calibrate it again: `safecode-guard calibrate`.",
+                reason="the judge was asked another question than the one it was calibrated on",
             )
         p = found.p_unsafe
         update = {
             "judge_id": self.id,
             "p_unsafe": None if p is None else self.calibration.applied(p),
-            "calibration_id": self.calibration.id,
+            "calibration_id": self._calibration_id,
         }
         return found.model_copy(update=update)
-
-
-def log_odds(p: float) -> float:
-    """Return the log-odds of a probability, kept finite."""
-    p = min(max(p, _SURE), 1 - _SURE)
-    return math.log(p / (1 - p))

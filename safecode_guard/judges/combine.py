@@ -161,6 +161,8 @@ class CascadeJudge(CombinedJudge):
     def _is_sure(self, judgement: Judgement) -> bool:
         if judgement.failed is not None or judgement.label == "undecided":
             return False
+        if judgement.out_of_scope:
+            return False
         p = judgement.p_unsafe
         return p is None or not self.band[0] <= p <= self.band[1]
 
@@ -250,6 +252,7 @@ class EnsembleJudge(CombinedJudge):
                 "p_unsafe": p,
                 "label": "undecided" if undecided else None,
                 "label_mass": None,
+                "unlikeness": None,
                 "parse_status": "parsed",
                 "reply_form": None,
                 "categories": tuple(dict.fromkeys(c for j, _ in answers for c in j.categories)),
@@ -263,12 +266,16 @@ def _decided_by(judgement: Judgement, why: str) -> Judgement:
 
 
 def _p(judgement: Judgement) -> float:
-    """Return a finding as a probability; a judge that calls itself undecided is at a half."""
+    """Return a finding as a probability.
+
+    A judge that calls itself undecided is at a half, and one out of its scope no lower than that.
+    """
     if judgement.label == "undecided":
         return 0.5
-    if judgement.p_unsafe is not None:
-        return judgement.p_unsafe
-    return 1.0 if judgement.label == "unsafe" else 0.0
+    p = judgement.p_unsafe
+    if p is None:
+        p = 1.0 if judgement.label == "unsafe" else 0.0
+    return max(p, 0.5) if judgement.out_of_scope else p
 
 
 def _share(p: list[float], weights: list[float]) -> float:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safecode_guard.errors import GuardError
-from safecode_guard.judges.calibration import log_odds
+from safecode_guard.judges.labels import log_odds
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
