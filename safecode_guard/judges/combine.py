@@ -108,11 +108,14 @@ class CombinedJudge(BaseJudge):
             member.close()
 
     def _asking(self, found: Sequence[Found]) -> list[tuple[Judge, list[int]]]:
-        """Return who is to be asked now, each with the requests that need it."""
-        asking: dict[int, tuple[Judge, list[int]]] = {}
+        """Return who is to be asked now, each with the requests that need it.
+
+        A member that stands in several places is asked in each: findings come in their order.
+        """
+        asking: dict[tuple[int, int], tuple[Judge, list[int]]] = {}
         for i, one in enumerate(found):
-            for member in self.next(one):
-                asking.setdefault(id(member), (member, []))[1].append(i)
+            for place, member in enumerate(self.next(one)):
+                asking.setdefault((place, id(member)), (member, []))[1].append(i)
         return list(asking.values())
 
     def _signed(self, found: Found) -> Judgement:
@@ -218,10 +221,11 @@ class EnsembleJudge(CombinedJudge):
         """
         count = len(members)
         weights = tuple(weights or [1.0] * count)
-        if len(weights) != count or min(weights, default=0) < 0 or not sum(weights):
+        usable = min(weights, default=0) >= 0 and 0 < sum(weights) < math.inf  # nor is any NaN
+        if len(weights) != count or not usable:
             raise PolicyError(
-                f"{count} members have {len(weights)} weights, or one below 0.",
-                hint="Give one weight of 0 or more for each member.",
+                f"{count} members have {len(weights)} weights, or one that is no share.",
+                hint="Give one weight of 0 or more for each member, and not 0 for all.",
             )
         if needed is not None and not 1 <= needed <= count:
             raise PolicyError(f"{needed} of {count} members cannot be needed.")
