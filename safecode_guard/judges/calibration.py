@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -27,6 +27,10 @@ from safecode_guard.judges.scope import Scope
 from safecode_guard.verdict import Judgement
 
 Probability = Annotated[float, Field(ge=0, le=1)]
+TEMPERATURES: Final = (1e-3, 1e3)
+"""Beyond them nothing of a judge's probabilities would be left."""
+MOST_BIAS: Final = 25.0
+"""In log-odds. A judge is never surer than 21: beyond that all scenes would be one."""
 
 
 class Calibration(BaseModel):
@@ -43,8 +47,8 @@ class Calibration(BaseModel):
     schema_version: Literal[1] = 1
     judge_id: str
     prompt_version: str
-    temperature: float = Field(gt=0)
-    bias: float
+    temperature: float = Field(ge=TEMPERATURES[0], le=TEMPERATURES[1])
+    bias: float = Field(ge=-MOST_BIAS, le=MOST_BIAS)
     """Log-odds taken off the unsafe side."""
     safe: Probability = 0.45
     """Threshold at or below which, at the risk aimed at, a scene may be called safe."""

@@ -58,7 +58,7 @@ class DiskCache:
                 file.execute("PRAGMA journal_mode=WAL")
                 file.execute(_TABLE)
                 file.execute(_ORDER)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, ValueError) as error:  # ValueError: a name that is none
             raise PolicyError(
                 f"The cache of judgements {str(path)!r} cannot be opened.",
                 hint="Set judge.cache_path to a file in a directory that can be written to.",

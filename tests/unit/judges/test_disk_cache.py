@@ -103,6 +103,11 @@ def test_a_file_of_another_kind_is_told_and_an_empty_one_used(
         DiskCache(path, size=10).put("a", FOUND)
 
 
+def test_a_name_that_is_none_is_told() -> None:
+    with pytest.raises(PolicyError, match="cannot be opened"):
+        DiskCache(Path("a\0b"), size=10)
+
+
 def test_a_directory_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match="cache_path"):
         DiskCache(tmp_path / "none" / "cache.sqlite", size=10)
