@@ -129,9 +129,9 @@ class LabelLogitsJudge(BaseJudge):
             raise JudgeError("The judging model could not be asked.", hint=error.hint) from error
         elapsed = (time.monotonic() - started) * 1000
         return [
-            self._judgement(row, caption, rationale, elapsed, prior)
-            for row, caption, rationale, prior in zip(
-                scores, captions, rationales, priors, strict=True
+            self._judgement(row, caption, rationale, elapsed, prior, scoped=self._scoped(request))
+            for request, row, caption, rationale, prior in zip(
+                requests, scores, captions, rationales, priors, strict=True
             )
         ]
 
@@ -168,7 +168,7 @@ class LabelLogitsJudge(BaseJudge):
         turns = [self.question(request) for request in requests]
         scores = self._on_open_prompts(requests, turns)
         alone = [i for i in range(len(requests)) if i not in scores]
-        stated = self.scope is not None
+        stated = any(self._scoped(requests[i]) for i in alone)
         found = ask(self.engine, [turns[i] for i in alone], self._labels.all, with_state=stated)
         scores |= zip(alone, found, strict=True)
         return [scores[i] for i in range(len(requests))]
@@ -184,7 +184,7 @@ class LabelLogitsJudge(BaseJudge):
         scores: dict[int, LabelScores] = {}
         for rows in sessions.values():
             questions = [
-                Question(prompt.index, turns[i], self._labels.all, self.scope is not None)
+                Question(prompt.index, turns[i], self._labels.all, self._scoped(requests[i]))
                 for i, prompt in rows
             ]
             found = rows[0][1].session.ask(questions)
@@ -223,6 +223,8 @@ class LabelLogitsJudge(BaseJudge):
         rationale: str | None,
         latency_ms: float,
         prior: float,
+        *,
+        scoped: bool,
     ) -> Judgement:
         p_unsafe, mass = verdict_probability(scores, self._labels, bias=prior)
         enough = mass >= self.min_label_mass
@@ -232,17 +234,19 @@ class LabelLogitsJudge(BaseJudge):
             p_unsafe=p_unsafe,
             label=None if enough else "undecided",
             label_mass=mass,
-            unlikeness=self._unlikeness(scores),
+            unlikeness=self._unlikeness(scores) if scoped else None,
             caption=caption,
             rationale=rationale,
             parse_status="logits" if enough else "low_mass",
             latency_ms=latency_ms,
         )
 
+    def _scoped(self, request: JudgeRequest) -> bool:
+        """Return whether the scope has anything to say of a request."""
+        return self.scope is not None and self.scope.stage == request.stage
+
     def _unlikeness(self, scores: LabelScores) -> float | None:
-        if self.scope is None:
-            return None
-        return self.scope.unlikeness([_state(scores)])[0]
+        return None if self.scope is None else self.scope.unlikeness([_state(scores)])[0]
 
 
 def version_of(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from safecode_guard.errors import JudgeError
+from safecode_guard.taxonomy import Stage
 
 Floats = NDArray[np.float64]
 Row = tuple[float, ...]
@@ -30,6 +31,8 @@ class Scope(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    stage: Stage = "input"
+    """Of the requests that it was fitted on; of those at other stages it says nothing."""
     centres: tuple[Row, ...] = Field(min_length=1)
     """Mean states, [kinds of scenes][d]."""
     directions: tuple[Row, ...] = Field(min_length=1)

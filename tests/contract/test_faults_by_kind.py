@@ -24,7 +24,6 @@ from safecode_guard.judges.http import HttpJudge
 from safecode_guard.judges.label_logits import LabelLogitsJudge
 from safecode_guard.judges.local import LocalJudge
 from safecode_guard.judges.protocol import BaseJudge, Judge
-from safecode_guard.judges.scope import Scope
 from safecode_guard.policy import HttpJudgeConfig, LocalJudgeConfig
 from safecode_guard.taxonomy import STAGES
 from safecode_guard.testing import Delay, ScriptedJudge, ScriptedVLM
@@ -138,7 +137,7 @@ def nested() -> Judge:
 
 def calibrated(**changes: Any) -> Make:
     def make() -> Judge:
-        judge = LabelLogitsJudge(ScriptedVLM(p_unsafe=0.01), scope=changes.get("scope"))
+        judge = LabelLogitsJudge(ScriptedVLM(p_unsafe=0.01))
         values = {
             "judge_id": judge.id,
             "prompt_version": judge.prompt_version,
@@ -150,9 +149,6 @@ def calibrated(**changes: Any) -> Make:
     return make
 
 
-NARROW = Scope(
-    centres=((0.0,),), directions=((1.0,),), variances=(1.0,), rest=1.0, threshold=1.0, share=0.1
-)
 FAULTS: dict[str, Make] = {
     "http: refused": http(refusing),
     "http: no completion": http(nonsense),
@@ -188,7 +184,6 @@ FAULTS: dict[str, Make] = {
     "ensemble: fewer than needed": ensemble("mean", calm, down, odd, needed=2),
     "ensemble: of composed ones": ensemble("any", calm, nested),
     "calibrated: another question": calibrated(prompt_version="another"),
-    "calibrated: another width of states": calibrated(scope=NARROW),
     "own: late": lambda: ScriptedJudge(Delay(5.0, 0.01)),
 }
 

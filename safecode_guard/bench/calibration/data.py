@@ -17,6 +17,7 @@ from safecode_guard.tiny.changes import (
     asked,
     misspelt,
 )
+from safecode_guard.turns.turn import ImagePart, TextPart, Turn, TurnMessage
 
 CHANGES: Final[Mapping[str, Change]] = {**PICTURES, **HELD_OUT_PICTURES}
 
@@ -63,6 +64,20 @@ def reworded(items: list[Item], *, seed: int) -> list[Item]:
         text = asked(styles[number % len(styles)], item.phrase, rng, held_out=True)
         text = misspelt(text, rng) if number % 2 else text
         made.append(replace(item, turn=one_picture(item.turn.images[0].pixels, text)))
+    return made
+
+
+def accompanied(items: list[Item], *, seed: int) -> list[Item]:
+    """Return the scenes with the picture of another, safe one beside their own, in any order."""
+    others = [item.turn.images[0] for item in items if item.truth == "safe"]
+    made = []
+    for item in items:
+        rng = random.Random(f"accompanied|{seed}|{item.id}")
+        pictures = [item.turn.images[0], rng.choice(others)]
+        rng.shuffle(pictures)
+        parts = (ImagePart(0), ImagePart(1), TextPart(item.turn.query))
+        turn = Turn((TurnMessage("user", parts),), tuple(pictures))
+        made.append(replace(item, turn=turn))
     return made
 
 

@@ -1,8 +1,8 @@
 """Calibrates a judge: ``safecode-guard calibrate``.
 
 Half of the labelled scenes is fitted on, the other half told on, and once more with ordinary
-changes to its pictures, and asked about in other words: what a calibration promises holds for
-scenes like those it was made on, and the changed ones show how far that reaches.
+changes to its pictures, asked about in other words, and beside a second picture: what a calibration
+promises holds for scenes like those it was made on, and the others show how far that reaches.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 
 from safecode_guard.bench.calibration import fit
-from safecode_guard.bench.calibration.data import changed, halves, reworded, scenes_of
+from safecode_guard.bench.calibration.data import accompanied, changed, halves, reworded, scenes_of
 from safecode_guard.bench.calibration.scope import scope_of
 from safecode_guard.bench.intervals import interval
 from safecode_guard.bench.pages import render
@@ -201,6 +201,7 @@ def run(options: argparse.Namespace) -> tuple[Calibration, Record]:
             "others": told_on,
             "others, changed": changed(told_on, seed=options.seed),
             "others, reworded": reworded(told_on, seed=options.seed),
+            "others, two pictures": accompanied(told_on, seed=options.seed),
         }
         told = [
             judged(name, judge, some, advance, with_states=options.scope is not None)

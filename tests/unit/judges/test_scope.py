@@ -23,6 +23,7 @@ from safecode_guard.judges.scope import Scope
 from safecode_guard.models.protocol import Question, Sampling, StatedScores
 from safecode_guard.pipeline.rules import label_of
 from safecode_guard.policy import LocalJudgeConfig, SameModelJudgeConfig, Thresholds
+from safecode_guard.taxonomy import STAGES, Stage
 from safecode_guard.testing import ScriptedJudge, ScriptedVLM
 from safecode_guard.verdict import Judgement
 from tests.messages import ask
@@ -76,6 +77,12 @@ def test_a_state_that_does_not_fit_fails_the_check(state: list[float]) -> None:
         drawn(3, 2).unlikeness([state])
 
 
+def test_a_calibration_of_another_width_is_a_failed_check(request_for: Make) -> None:
+    judge = LabelLogitsJudge(ScriptedVLM(p_unsafe=0.01), scope=drawn(3, 2))
+    found = run_judge(judge, request_for())
+    assert found.failed == "JudgeError: the judge's state does not fit its calibration"
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -96,6 +103,25 @@ def test_the_judge_says_how_unlike_a_scene_is(request_for: Make) -> None:
     assert found.unlikeness == pytest.approx(0.25, abs=1e-4)
     assert not found.out_of_scope
     assert LabelLogitsJudge(engine).judge(request_for()).unlikeness is None
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_it_says_something_only_of_the_stage_that_it_was_fitted_on(
+    stage: Stage, request_for: Make
+) -> None:
+    engine = ScriptedVLM(p_unsafe=0.01)
+    scope = around(engine, request_for(), threshold=4.0)
+    found = LabelLogitsJudge(engine, scope=scope).judge(request_for(stage=stage))
+    assert (found.unlikeness is None) == (stage != "input")
+    own = scope.model_copy(update={"stage": stage})
+    assert LabelLogitsJudge(engine, scope=own).judge(request_for(stage=stage)).unlikeness
+
+
+def test_requests_of_several_stages_are_judged_in_one_batch(request_for: Make) -> None:
+    engine = ScriptedVLM(p_unsafe=0.01)
+    judge = LabelLogitsJudge(engine, scope=around(engine, request_for(), threshold=4.0))
+    found = judge.judge_many([request_for(stage="output"), request_for()])
+    assert [one.unlikeness is None for one in found] == [True, False]
 
 
 def test_so_it_does_on_an_open_prompt(request_for: Make) -> None:

@@ -13,7 +13,7 @@ from langchain_core.messages import HumanMessage
 
 from safecode_guard import ChatTransformers, Policy, SafeCoDeCheck
 from safecode_guard.bench.calibration import run as bench
-from safecode_guard.bench.calibration.data import changed, halves, reworded, scenes_of
+from safecode_guard.bench.calibration.data import accompanied, changed, halves, reworded, scenes_of
 from safecode_guard.errors import GuardError
 from safecode_guard.judges.calibration import Calibration
 from safecode_guard.judges.content import image_block
@@ -53,7 +53,7 @@ def test_the_command_writes_what_a_policy_can_use(
     assert verdict.judge is not None
     assert verdict.judge.calibration_id == made.id
     page = html.read_text()
-    assert page.count("<svg") == 8
+    assert page.count("<svg") == 10
     assert "http" not in page
     assert made.judge_id in page
 
@@ -85,12 +85,27 @@ def test_reworded_scenes_ask_for_the_same_in_other_words() -> None:
         assert before.turn.images[0].sha256 == after.turn.images[0].sha256
 
 
+def test_a_second_picture_is_a_safe_scenes_and_stands_in_any_place() -> None:
+    items = scenes_of(None, pairs=20, seed=2)
+    made = accompanied(items, seed=1)
+    assert [item.key for item in made] == [item.key for item in accompanied(items, seed=1)]
+    safe = {item.turn.images[0].sha256 for item in items if item.truth == "safe"}
+    places = set()
+    for before, after in zip(items, made, strict=True):
+        own, shown = before.turn.images[0], [image.sha256 for image in after.turn.images]
+        places.add(shown.index(own.sha256))
+        assert len(shown) == 2
+        assert {*shown} - {own.sha256} <= safe
+        assert (before.truth, before.turn.query) == (after.truth, after.turn.query)
+    assert places == {0, 1}
+
+
 def test_the_table_is_written_with_intervals(tmp_path: Path) -> None:
     table = tmp_path / "cal.md"
     assert bench.main(["--judge", "nano", "--pairs", "24", "--markdown", str(table)]) == 0
     lines = table.read_text().splitlines()
     assert lines[0].startswith("**local:nano@")
-    assert len([line for line in lines if " to " in line]) == 8
+    assert len([line for line in lines if " to " in line]) == 10
 
 
 @pytest.mark.parametrize("judge", ["same", "nano"])
@@ -180,6 +195,7 @@ def test_own_pairs_are_read_from_a_file(tmp_path: Path, capsys: pytest.CaptureFi
         "fitted on",
         "others",
         "others, changed",
+        "others, two pictures",
     ]
 
 
