@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 from filelock import FileLock
+from pydantic import ValidationError
 
 from safecode_guard.errors import AuditError
 from safecode_guard.verdict import Verdict
@@ -49,8 +50,11 @@ class Entry:
 
     @property
     def verdict(self) -> Verdict | None:
-        """The verdict that was written."""
-        return Verdict.model_validate(self.record["verdict"]) if self.record else None
+        """The verdict that was written; None where none can be read, as of a changed line."""
+        try:
+            return Verdict.model_validate(self.record["verdict"]) if self.record else None
+        except ValidationError:
+            return None
 
 
 @dataclass(frozen=True)
@@ -129,7 +133,7 @@ class AuditLog:
             with self._lock, FileLock(f"{self.path}.lock", timeout=30):
                 self._rotate()
                 self._append(body)
-        except (OSError, TimeoutError) as error:
+        except (OSError, TimeoutError, ValueError) as error:  # ValueError: a name that is none
             raise AuditError(
                 f"The audit log {self.path.name!r} cannot be written: {type(error).__name__}.",
                 hint="Free the disk or the lock; turns are not answered without their record.",
@@ -256,7 +260,7 @@ def _read(line: bytes) -> dict[str, Any] | None:
     """Read a line; a part of a JSON object is never one itself, so a torn line cannot pass."""
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter: brackets without end
         return None
     whole = isinstance(record, dict) and {"at", "hash", "prev", "verdict"} <= record.keys()
     return record if whole else None

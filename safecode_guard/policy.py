@@ -126,6 +126,8 @@ class SameModelJudgeConfig(JudgePart):
     kind: Literal["same_model"] = "same_model"
     min_label_mass: Probability = 0.1
     """Below this probability of answering with a label at all, the judge is undecided."""
+    debias: bool = False
+    """Take off what the model says of a grey picture and no request (costs a question a stage)."""
 
 
 class LocalJudgeConfig(JudgePart):
@@ -138,6 +140,8 @@ class LocalJudgeConfig(JudgePart):
     dtype: str | None = None
     local_files_only: bool = True
     min_label_mass: Probability = 0.1
+    debias: bool = False
+    """Take off what the model says of a grey picture and no request (costs a question a stage)."""
 
 
 GuardName = Literal[

@@ -65,6 +65,13 @@ class Judgement(_Record):
     decided: str | None = None
     """Which of them decided, and why."""
     calibration_id: str | None = None
+    unlikeness: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """How unlike the scenes of the judge's calibration this one is; above 1 it is not safe."""
+
+    @property
+    def out_of_scope(self) -> bool:
+        """Whether the judge, by its calibration, cannot be trusted to call this safe."""
+        return self.unlikeness is not None and self.unlikeness > 1
 
 
 class SubjectImage(_Record):
@@ -113,6 +120,8 @@ class JudgeRecord(_Record):
     decided: str | None = None
     """Which of them decided, and why."""
     calibration_id: str | None = None
+    unlikeness: float | None = None
+    """How unlike the scenes of the judge's calibration this one was; above 1 it is not safe."""
     health: Literal["ok", "degraded"] = "ok"
     """Degraded: many of the judge's last checks failed, or its verdicts have shifted."""
 

@@ -11,7 +11,9 @@ from safecode_guard.models.protocol import Engine, Job, LabelScores, Question, S
 from safecode_guard.turns.turn import Turn
 
 
-def ask(engine: Engine, turns: Sequence[Turn], tokens: frozenset[int]) -> list[LabelScores]:
+def ask(
+    engine: Engine, turns: Sequence[Turn], tokens: frozenset[int], *, with_state: bool = False
+) -> list[LabelScores]:
     """Return the scores of some tokens after each conversation, in order.
 
     Raises:
@@ -19,7 +21,7 @@ def ask(engine: Engine, turns: Sequence[Turn], tokens: frozenset[int]) -> list[L
     """
     scores: dict[int, LabelScores] = {}
     for session, indices in _sessions(engine, turns, Sampling()):
-        questions = [Question(row, turns[i], tokens) for row, i in enumerate(indices)]
+        questions = [Question(row, turns[i], tokens, with_state) for row, i in enumerate(indices)]
         scores |= zip(indices, session.ask(questions), strict=True)
     return [scores[i] for i in range(len(turns))]
 

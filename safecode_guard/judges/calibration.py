@@ -10,11 +10,12 @@ from __future__ import annotations
 import hashlib
 import math
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from safecode_guard.errors import JudgeError, PolicyError
+from safecode_guard.judges.labels import log_odds
 from safecode_guard.judges.protocol import (
     BaseJudge,
     BatchJudge,
@@ -22,11 +23,14 @@ from safecode_guard.judges.protocol import (
     JudgeAbilities,
     JudgeRequest,
 )
+from safecode_guard.judges.scope import Scope
 from safecode_guard.verdict import Judgement
 
 Probability = Annotated[float, Field(ge=0, le=1)]
-_SURE = 1e-9
-"""Keeps the log-odds of a judge that is quite sure finite."""
+TEMPERATURES: Final = (1e-3, 1e3)
+"""Beyond them nothing of a judge's probabilities would be left."""
+MOST_BIAS: Final = 25.0
+"""In log-odds. A judge is never surer than 21: beyond that all scenes would be one."""
 
 
 class Calibration(BaseModel):
@@ -43,8 +47,8 @@ class Calibration(BaseModel):
     schema_version: Literal[1] = 1
     judge_id: str
     prompt_version: str
-    temperature: float = Field(gt=0)
-    bias: float
+    temperature: float = Field(ge=TEMPERATURES[0], le=TEMPERATURES[1])
+    bias: float = Field(ge=-MOST_BIAS, le=MOST_BIAS)
     """Log-odds taken off the unsafe side."""
     safe: Probability = 0.45
     """Threshold at or below which, at the risk aimed at, a scene may be called safe."""
@@ -55,6 +59,8 @@ class Calibration(BaseModel):
     examples: int = Field(default=0, ge=0)
     data: str = ""
     """What it was fitted on."""
+    scope: Scope | None = None
+    """Beyond it nothing is called safe; None: that is not looked at."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -106,15 +112,22 @@ class CalibratedJudge(BaseJudge):
         """Take the judge and its calibration.
 
         Raises:
-            PolicyError: If the calibration is of another judge.
+            PolicyError: If the calibration is of another judge, or has a scope that the judge does
+                not look at.
         """
         if calibration.judge_id != judge.id:
             raise PolicyError(
                 f"The calibration is of the judge {calibration.judge_id!r}, not of {judge.id!r}.",
                 hint="Calibrate this judge, with these weights: `safecode-guard calibrate`.",
             )
+        if calibration.scope is not None and getattr(judge, "scope", None) != calibration.scope:
+            raise PolicyError(
+                f"The calibration has a scope, and the judge {judge.id!r} does not look at it.",
+                hint="Give it to the judge (scope=...), or calibrate without --scope.",
+            )
         self.calibration = calibration
         self.members = (judge,)
+        self._calibration_id = calibration.id
         self.id = f"{judge.id}+cal:{calibration.id}"
 
     @property
@@ -152,17 +165,12 @@ class CalibratedJudge(BaseJudge):
             raise JudgeError(
                 f"The judge was asked prompt {asked!r}, and calibrated for another.",
                 hint="Calibrate it again: `safecode-guard calibrate`.",
+                reason="the judge was asked another question than the one it was calibrated on",
             )
         p = found.p_unsafe
         update = {
             "judge_id": self.id,
             "p_unsafe": None if p is None else self.calibration.applied(p),
-            "calibration_id": self.calibration.id,
+            "calibration_id": self._calibration_id,
         }
         return found.model_copy(update=update)
-
-
-def log_odds(p: float) -> float:
-    """Return the log-odds of a probability, kept finite."""
-    p = min(max(p, _SURE), 1 - _SURE)
-    return math.log(p / (1 - p))

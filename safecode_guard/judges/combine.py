@@ -108,11 +108,14 @@ class CombinedJudge(BaseJudge):
             member.close()
 
     def _asking(self, found: Sequence[Found]) -> list[tuple[Judge, list[int]]]:
-        """Return who is to be asked now, each with the requests that need it."""
-        asking: dict[int, tuple[Judge, list[int]]] = {}
+        """Return who is to be asked now, each with the requests that need it.
+
+        A member that stands in several places is asked in each: findings come in their order.
+        """
+        asking: dict[tuple[int, int], tuple[Judge, list[int]]] = {}
         for i, one in enumerate(found):
-            for member in self.next(one):
-                asking.setdefault(id(member), (member, []))[1].append(i)
+            for place, member in enumerate(self.next(one)):
+                asking.setdefault((place, id(member)), (member, []))[1].append(i)
         return list(asking.values())
 
     def _signed(self, found: Found) -> Judgement:
@@ -160,6 +163,8 @@ class CascadeJudge(CombinedJudge):
 
     def _is_sure(self, judgement: Judgement) -> bool:
         if judgement.failed is not None or judgement.label == "undecided":
+            return False
+        if judgement.out_of_scope:
             return False
         p = judgement.p_unsafe
         return p is None or not self.band[0] <= p <= self.band[1]
@@ -216,10 +221,11 @@ class EnsembleJudge(CombinedJudge):
         """
         count = len(members)
         weights = tuple(weights or [1.0] * count)
-        if len(weights) != count or min(weights, default=0) < 0 or not sum(weights):
+        usable = min(weights, default=0) >= 0 and 0 < sum(weights) < math.inf  # nor is any NaN
+        if len(weights) != count or not usable:
             raise PolicyError(
-                f"{count} members have {len(weights)} weights, or one below 0.",
-                hint="Give one weight of 0 or more for each member.",
+                f"{count} members have {len(weights)} weights, or one that is no share.",
+                hint="Give one weight of 0 or more for each member, and not 0 for all.",
             )
         if needed is not None and not 1 <= needed <= count:
             raise PolicyError(f"{needed} of {count} members cannot be needed.")
@@ -250,6 +256,7 @@ class EnsembleJudge(CombinedJudge):
                 "p_unsafe": p,
                 "label": "undecided" if undecided else None,
                 "label_mass": None,
+                "unlikeness": None,
                 "parse_status": "parsed",
                 "reply_form": None,
                 "categories": tuple(dict.fromkeys(c for j, _ in answers for c in j.categories)),
@@ -263,12 +270,16 @@ def _decided_by(judgement: Judgement, why: str) -> Judgement:
 
 
 def _p(judgement: Judgement) -> float:
-    """Return a finding as a probability; a judge that calls itself undecided is at a half."""
+    """Return a finding as a probability.
+
+    A judge that calls itself undecided is at a half, and one out of its scope no lower than that.
+    """
     if judgement.label == "undecided":
         return 0.5
-    if judgement.p_unsafe is not None:
-        return judgement.p_unsafe
-    return 1.0 if judgement.label == "unsafe" else 0.0
+    p = judgement.p_unsafe
+    if p is None:
+        p = 1.0 if judgement.label == "unsafe" else 0.0
+    return max(p, 0.5) if judgement.out_of_scope else p
 
 
 def _share(p: list[float], weights: list[float]) -> float:

@@ -16,7 +16,8 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from safecode_guard.errors import PolicyError
+from safecode_guard.errors import JudgeError, PolicyError
+from safecode_guard.judges.findings import checked_finding
 from safecode_guard.verdict import Judgement
 
 _LOG: Final = logging.getLogger("safecode_guard.judges")
@@ -57,21 +58,22 @@ class DiskCache:
                 file.execute("PRAGMA journal_mode=WAL")
                 file.execute(_TABLE)
                 file.execute(_ORDER)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, ValueError) as error:  # ValueError: a name that is none
             raise PolicyError(
                 f"The cache of judgements {str(path)!r} cannot be opened.",
                 hint="Set judge.cache_path to a file in a directory that can be written to.",
             ) from error
 
     def get(self, key: str) -> Judgement | None:
-        """Return the judgement kept under a key, or None."""
+        """Return the judgement kept under a key, or None; one that makes no sense is none."""
         try:
             with self._lock, closing(self._open()) as file:
                 row = file.execute("SELECT found FROM judgements WHERE key = ?", (key,)).fetchone()
-            return None if row is None else Judgement.model_validate_json(row[0])
-        except (sqlite3.Error, ValidationError):
+            found = None if row is None else _read(row[0])
+        except (sqlite3.Error, ValidationError, JudgeError):
             _LOG.warning("A judgement could not be read from the cache", exc_info=True)
             return None
+        return found
 
     def put(self, key: str, judgement: Judgement) -> None:
         """Keep a judgement; drop the oldest beyond the number that is kept."""
@@ -98,6 +100,18 @@ class DiskCache:
 
     def _open(self, wait_s: float = _WAIT_S) -> sqlite3.Connection:
         return sqlite3.connect(self.path, timeout=wait_s)
+
+
+def _read(text: str) -> Judgement:
+    """Return a judgement as it was kept.
+
+    Raises:
+        JudgeError: If nobody can have put it there: it failed, or contradicts itself.
+    """
+    found = checked_finding(Judgement.model_validate_json(text))
+    if found.failed is not None:
+        raise JudgeError("A failed check was kept.")
+    return found
 
 
 _NO_CONTENT: Final = {"caption": None, "rationale": None}

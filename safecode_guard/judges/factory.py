@@ -14,6 +14,7 @@ from safecode_guard.judges.folders import identity_of
 from safecode_guard.judges.guard_models import GuardModelJudge, ImageGuardJudge
 from safecode_guard.judges.local import Loader, LocalJudge
 from safecode_guard.judges.protocol import Judge
+from safecode_guard.judges.scope import Scope
 from safecode_guard.models.protocol import Engine
 from safecode_guard.policy import (
     CascadeJudgeConfig,
@@ -59,30 +60,32 @@ def make_judge(
         PolicyError: If the configuration needs an object that is not given, the object given is
             no judge, or the calibration is another judge's.
     """
+    path = config.calibration
+    calibration = None if path is None else Calibration.read(Path(path))
+    scope = None if calibration is None else calibration.scope
     made = (
         _own_judge(config, own)
         if own is not None
-        else _configured(config, engine=engine, load=load, load_guard=load_guard)
+        else _configured(config, engine=engine, scope=scope, load=load, load_guard=load_guard)
     )
-    if config.calibration is None:
-        return made
-    return CalibratedJudge(made, Calibration.read(Path(config.calibration)))
+    return made if calibration is None else CalibratedJudge(made, calibration)
 
 
 def _configured(
     config: JudgeConfig,
     *,
     engine: Engine | None,
+    scope: Scope | None,
     load: Loader | None,
     load_guard: GuardLoader | None,
 ) -> Judge:
     match config:
         case SameModelJudgeConfig():
-            return _same_model_judge(config, engine)
+            return _same_model_judge(config, engine, scope)
         case LocalJudgeConfig():
             if load is None:
                 raise PolicyError("judge.kind is 'local', but nothing can load its model here.")
-            return LocalJudge(config, load=load)
+            return LocalJudge(config, load=load, scope=scope)
         case GuardModelJudgeConfig():
             return _guard_model(config, engine, load_guard)
         case HttpJudgeConfig():
@@ -142,7 +145,9 @@ def _combined(
             return FallbackJudge(members)
 
 
-def _same_model_judge(config: SameModelJudgeConfig, engine: Engine | None) -> Judge:
+def _same_model_judge(
+    config: SameModelJudgeConfig, engine: Engine | None, scope: Scope | None
+) -> Judge:
     from safecode_guard.judges.label_logits import LabelLogitsJudge
 
     try:
@@ -153,6 +158,8 @@ def _same_model_judge(config: SameModelJudgeConfig, engine: Engine | None) -> Ju
             min_label_mass=config.min_label_mass,
             caption=config.caption,
             rationale=config.rationale,
+            debias=config.debias,
+            scope=scope,
         )
     except JudgeError as error:
         raise PolicyError(

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final
 
-from safecode_guard.judges.parsing import MALFORMED, Reply, parse_reply
+from safecode_guard.judges.parsing import MALFORMED, Reply, parse_reply, unique_keys
 from safecode_guard.judges.prompts import neutralise
 from safecode_guard.judges.protocol import JudgeRequest
 from safecode_guard.policy import GuardName
@@ -153,9 +153,9 @@ applies best, such as "O7: self-harm" or "NA: none applying", and "rationale" sa
 
 
 def read_llavaguard(text: str) -> Reply:
-    """Read a JSON object of rating, category and rationale."""
+    """Read a JSON object of rating, category and rationale, each said once."""
     try:
-        data = json.loads(text)
+        data = json.loads(text, object_pairs_hook=unique_keys)
     except (ValueError, RecursionError):
         return MALFORMED
     if not isinstance(data, dict) or data.keys() != {"rating", "category", "rationale"}:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import threading
@@ -161,9 +162,10 @@ class GuardModelJudge(BaseJudge):
             captioner: Describes pictures to a model that reads words alone.
 
         Raises:
-            JudgeError: If a policy is given to a model that brings its own.
+            JudgeError: If there is no guard model of that name, or a policy is given to one that
+                brings its own.
         """
-        made = FORMATS[form] if isinstance(form, str) else form
+        made = _form(form) if isinstance(form, str) else form
         if policy is not None and not made.policy:
             raise JudgeError(
                 f"{made.name!r} brings a policy of its own and is told none.",
@@ -202,7 +204,10 @@ class GuardModelJudge(BaseJudge):
             for own, caption in zip(parts, captions, strict=True)
             for part in own
         ]
-        texts = iter(self._write([turn for turn, _ in asked], [by for _, by in asked]))
+        written = self._write([turn for turn, _ in asked], [by for _, by in asked])
+        if len(written) != len(asked):
+            raise JudgeError(f"The guard model gave {len(written)} answers to {len(asked)} turns.")
+        texts = iter(written)
         elapsed = (time.monotonic() - started) * 1000
         return [
             self._judgement([self.form.read(next(texts)) for _ in own], caption, elapsed)
@@ -320,6 +325,12 @@ class ImageGuardJudge(BaseJudge):
             found = self._classifier.get().violations([i.pixels for i in request.scene.images])
         except GuardError as error:
             raise JudgeError("The guard model could not be asked.", hint=error.hint) from error
+        if len(found) != len(request.scene.images) or not all(map(_is_whole, found)):
+            raise JudgeError(
+                "The classifier did not give a probability of each policy for every picture.",
+                hint="Try another dtype or device.",
+                reason="the classifier's probabilities are none, or of other pictures",
+            )
         named = {name for each in found for name, p in each.items() if p >= self.threshold}
         return Judgement(
             judge_id=self.id,
@@ -337,6 +348,23 @@ class ImageGuardJudge(BaseJudge):
     def close(self) -> None:
         """Let the model go; asked again, the judge loads it again if it can."""
         self._classifier.forget()
+
+
+def _form(name: str) -> GuardFormat:
+    if name == "shieldgemma_2":
+        raise JudgeError(
+            "'shieldgemma_2' classifies pictures and writes nothing.", hint="Use ImageGuardJudge."
+        )
+    if form := FORMATS.get(cast("GuardName", name)):
+        return form
+    close = difflib.get_close_matches(name, FORMATS, n=1)
+    hint = f"Did you mean {close[0]!r}?" if close else f"There are {', '.join(FORMATS)}."
+    raise JudgeError(f"There is no guard model {name!r}.", hint=hint)
+
+
+def _is_whole(found: Mapping[str, float]) -> bool:
+    """Return whether what is said of a picture is probabilities: max() would lose a NaN."""
+    return bool(found) and all(0 <= p <= 1 for p in found.values())
 
 
 def _messages(turn: Turn) -> list[BaseMessage]:

@@ -10,10 +10,25 @@ from typing import Final
 from safecode_guard.errors import JudgeError, ModelError
 from safecode_guard.judges.asking import ask, write
 from safecode_guard.judges.deadlines import has_time, remaining
-from safecode_guard.judges.labels import LabelTokens, label_tokens, verdict_probability
+from safecode_guard.judges.labels import (
+    LabelTokens,
+    label_tokens,
+    log_odds,
+    verdict_probability,
+)
+from safecode_guard.judges.prior import NOTHING, contentless
 from safecode_guard.judges.prompts import JudgePrompt, prompt_for
 from safecode_guard.judges.protocol import BaseJudge, JudgeAbilities, JudgeRequest, OpenPrompt
-from safecode_guard.models.protocol import Engine, LabelScores, Question, Sampling, Vocabulary
+from safecode_guard.judges.scope import Scope
+from safecode_guard.models.protocol import (
+    Engine,
+    LabelScores,
+    Question,
+    Sampling,
+    StatedScores,
+    Vocabulary,
+)
+from safecode_guard.taxonomy import Stage
 from safecode_guard.turns.turn import Turn
 from safecode_guard.verdict import Judgement
 
@@ -42,6 +57,8 @@ class LabelLogitsJudge(BaseJudge):
         min_label_mass: float = _DEFAULT_MASS,
         caption: bool = False,
         rationale: bool = False,
+        debias: bool = False,
+        scope: Scope | None = None,
         id: str | None = None,
     ) -> None:
         """Make the judge; the model is not asked anything yet.
@@ -53,21 +70,33 @@ class LabelLogitsJudge(BaseJudge):
             min_label_mass: Least probability of a label for the answer to count.
             caption: Also write one sentence on the scene.
             rationale: Also write one sentence on why.
+            debias: Take off what the model says of nothing, asked once at each stage.
+            scope: Of its calibration: every judgement then says how unlike it the scene is. Use it
+                within `CalibratedJudge`, whose id covers it.
             id: Name in verdicts and cache keys.
 
         Raises:
             JudgeError: If the engine keeps the scores of labels to itself, or its vocabulary
-                cannot tell them apart.
+                cannot tell them apart; or if there is a scope and it gives no states.
         """
+        if scope is not None:
+            _require_states(engine)
         self.engine = engine
         self.prompt = prompt or prompt_for(engine.family)
         self.min_label_mass = min_label_mass
         self.caption = caption
         self.rationale = rationale
+        self.debias = debias
+        self.scope = scope
         self.id = id or f"label-logits:{engine.id}"
         self.prompt_version = version_of(
-            self.prompt, min_label_mass=min_label_mass, caption=caption, rationale=rationale
+            self.prompt,
+            min_label_mass=min_label_mass,
+            caption=caption,
+            rationale=rationale,
+            debias=debias,
         )
+        self._priors: dict[Stage, float] = {}
         # In this process a forward pass cannot be interrupted; a server's answer can be given up.
         able = engine.abilities
         self.abilities = JudgeAbilities(honours_deadline=able.logits, batches=able.batches)
@@ -92,6 +121,7 @@ class LabelLogitsJudge(BaseJudge):
         for request in requests:
             remaining(request.deadline)
         try:
+            priors = [self._prior(request.stage) for request in requests]
             scores = self._scores(requests)
             captions = self._captions(requests)
             rationales = self._rationales(requests)
@@ -99,16 +129,47 @@ class LabelLogitsJudge(BaseJudge):
             raise JudgeError("The judging model could not be asked.", hint=error.hint) from error
         elapsed = (time.monotonic() - started) * 1000
         return [
-            self._judgement(row, caption, rationale, elapsed)
-            for row, caption, rationale in zip(scores, captions, rationales, strict=True)
+            self._judgement(row, caption, rationale, elapsed, prior, scoped=self._scoped(request))
+            for request, row, caption, rationale, prior in zip(
+                requests, scores, captions, rationales, priors, strict=True
+            )
         ]
+
+    def states(self, requests: Sequence[JudgeRequest]) -> list[Sequence[float]]:
+        """Return the state that each request's label is read from, [requests][d].
+
+        Raises:
+            JudgeError: If the engine gives none, or cannot be asked.
+        """
+        _require_states(self.engine)
+        turns = [self.question(request) for request in requests]
+        try:
+            found = ask(self.engine, turns, self._labels.all, with_state=True)
+        except ModelError as error:
+            raise JudgeError("The judging model could not be asked.", hint=error.hint) from error
+        return [_state(scores) for scores in found]
+
+    def _prior(self, stage: Stage) -> float:
+        """Return the log-odds of danger where there is nothing to judge, 0 without ``debias``.
+
+        Two threads that ask for the first time at once both ask, and find the same.
+        """
+        if not self.debias:
+            return 0.0
+        if stage not in self._priors:
+            turns = [self.question(request) for request in contentless(stage)]
+            found = ask(self.engine, turns, self._labels.all)
+            odds = [log_odds(verdict_probability(one, self._labels)[0]) for one in found]
+            self._priors[stage] = sum(odds) / len(odds)
+        return self._priors[stage]
 
     def _scores(self, requests: Sequence[JudgeRequest]) -> list[LabelScores]:
         """Return the labels' scores, asked on a request's open prompt where it is of use."""
         turns = [self.question(request) for request in requests]
         scores = self._on_open_prompts(requests, turns)
         alone = [i for i in range(len(requests)) if i not in scores]
-        found = ask(self.engine, [turns[i] for i in alone], self._labels.all)
+        stated = any(self._scoped(requests[i]) for i in alone)
+        found = ask(self.engine, [turns[i] for i in alone], self._labels.all, with_state=stated)
         scores |= zip(alone, found, strict=True)
         return [scores[i] for i in range(len(requests))]
 
@@ -122,7 +183,10 @@ class LabelLogitsJudge(BaseJudge):
                 sessions[id(request.prompt.session)].append((i, request.prompt))
         scores: dict[int, LabelScores] = {}
         for rows in sessions.values():
-            questions = [Question(prompt.index, turns[i], self._labels.all) for i, prompt in rows]
+            questions = [
+                Question(prompt.index, turns[i], self._labels.all, self._scoped(requests[i]))
+                for i, prompt in rows
+            ]
             found = rows[0][1].session.ask(questions)
             scores |= zip((i for i, _ in rows), found, strict=True)
         return scores
@@ -153,9 +217,16 @@ class LabelLogitsJudge(BaseJudge):
         return [written.get(i, "").strip() or None for i in range(len(requests))]
 
     def _judgement(
-        self, scores: LabelScores, caption: str | None, rationale: str | None, latency_ms: float
+        self,
+        scores: LabelScores,
+        caption: str | None,
+        rationale: str | None,
+        latency_ms: float,
+        prior: float,
+        *,
+        scoped: bool,
     ) -> Judgement:
-        p_unsafe, mass = verdict_probability(scores, self._labels)
+        p_unsafe, mass = verdict_probability(scores, self._labels, bias=prior)
         enough = mass >= self.min_label_mass
         return Judgement(
             judge_id=self.id,
@@ -163,21 +234,35 @@ class LabelLogitsJudge(BaseJudge):
             p_unsafe=p_unsafe,
             label=None if enough else "undecided",
             label_mass=mass,
+            unlikeness=self._unlikeness(scores) if scoped else None,
             caption=caption,
             rationale=rationale,
             parse_status="logits" if enough else "low_mass",
             latency_ms=latency_ms,
         )
 
+    def _scoped(self, request: JudgeRequest) -> bool:
+        """Return whether the scope has anything to say of a request."""
+        return self.scope is not None and self.scope.stage == request.stage
+
+    def _unlikeness(self, scores: LabelScores) -> float | None:
+        return None if self.scope is None else self.scope.unlikeness([_state(scores)])[0]
+
 
 def version_of(
-    prompt: JudgePrompt, *, min_label_mass: float, caption: bool, rationale: bool
+    prompt: JudgePrompt,
+    *,
+    min_label_mass: float,
+    caption: bool,
+    rationale: bool,
+    debias: bool = False,
 ) -> str:
     """Name everything that changes what is judged or written, for the cache key."""
     parts = [prompt.version]
     parts += [f"mass={min_label_mass:g}"] if min_label_mass != _DEFAULT_MASS else []
     parts += ["caption"] if caption else []
     parts += ["rationale"] if rationale else []
+    parts += [f"debias={'|'.join(NOTHING)}"] if debias else []
     return "+".join(parts)
 
 
@@ -189,3 +274,20 @@ def _scored_vocabulary(engine: Engine) -> Vocabulary:
             hint="Use a judge that writes its verdict, such as ChatJudge.",
         )
     return vocabulary
+
+
+def _require_states(engine: Engine) -> None:
+    if not engine.abilities.hidden_states:
+        raise JudgeError(
+            f"The model {engine.id!r} gives no states, so nothing tells how unlike a scene is.",
+            hint="Calibrate it without --scope.",
+        )
+
+
+def _state(scores: LabelScores) -> Sequence[float]:
+    if not isinstance(scores, StatedScores):
+        raise JudgeError(
+            "The model gave scores without the state that was asked for.",
+            hint="An engine that says it has hidden states must give them.",
+        )
+    return scores.state

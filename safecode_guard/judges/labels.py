@@ -14,6 +14,8 @@ LogitLabel = Literal["safe", "unsafe"]
 _LEADS: Final = ("", " ", "\n")
 _ROUNDING: Final = 1e-2
 """By how much half precision may take a probability above 1."""
+_SURE: Final = 1e-9
+"""Keeps the log-odds of a judge that is quite sure finite."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,12 @@ def verdict_probability(
     if mass == 0.0:
         return 0.5, 0.0
     return _sigmoid((unsafe - safe - bias) / temperature), min(mass, 1.0)
+
+
+def log_odds(p: float) -> float:
+    """Return the log-odds of a probability, kept finite."""
+    p = min(max(p, _SURE), 1 - _SURE)
+    return math.log(p / (1 - p))
 
 
 def written_probability(top: Sequence[tuple[str, float]]) -> tuple[float, float] | None:

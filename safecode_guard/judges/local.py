@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from safecode_guard.errors import JudgeError, ModelError
@@ -11,6 +11,7 @@ from safecode_guard.judges.folders import family_in, folder_of, identity_of
 from safecode_guard.judges.label_logits import LabelLogitsJudge, version_of
 from safecode_guard.judges.prompts import prompt_for
 from safecode_guard.judges.protocol import BaseJudge, JudgeAbilities, JudgeRequest
+from safecode_guard.judges.scope import Scope
 from safecode_guard.models.protocol import Engine
 from safecode_guard.policy import LocalJudgeConfig
 from safecode_guard.verdict import Judgement
@@ -34,14 +35,18 @@ class LocalJudge(BaseJudge):
         'local:judge@5b0e1c9a7f31'
     """
 
-    def __init__(self, config: LocalJudgeConfig, *, load: Loader) -> None:
+    def __init__(
+        self, config: LocalJudgeConfig, *, load: Loader, scope: Scope | None = None
+    ) -> None:
         """Make the judge.
 
         Args:
             config: The model's name and how to load it.
             load: Loads the model when the judge is first asked.
+            scope: Of its calibration, as for `LabelLogitsJudge`.
         """
         self.config = config
+        self.scope = scope
         folder = folder_of(config.model)
         self.id = f"local:{identity_of(folder)}"
         self.abilities = JudgeAbilities(honours_deadline=True, batches=True)
@@ -65,6 +70,10 @@ class LocalJudge(BaseJudge):
         """Judge requests in one batch; raises as `judge` does."""
         return self._loaded().judge_many(requests) if requests else []
 
+    def states(self, requests: Sequence[JudgeRequest]) -> list[Sequence[float]]:
+        """Return the state that each request's label is read from; raises as `judge` does."""
+        return self._loaded().states(requests)
+
     def close(self) -> None:
         """Let the model go; asked again, the judge loads it again."""
         with self._lock:
@@ -86,8 +95,8 @@ class LocalJudge(BaseJudge):
                 hint="Check judge.model, judge.device and judge.local_files_only.",
                 reason="its model could not be loaded",
             ) from error
-        return LabelLogitsJudge(engine, id=self.id, **_options(self.config))
+        return LabelLogitsJudge(engine, id=self.id, scope=self.scope, **_options(self.config))
 
 
 def _options(config: LocalJudgeConfig) -> dict[str, Any]:
-    return config.model_dump(include={"min_label_mass", "caption", "rationale"})
+    return config.model_dump(include={"min_label_mass", "caption", "rationale", "debias"})

@@ -77,7 +77,7 @@ def _parse_line(text: str) -> Reply:
 
 def _parse_json(text: str) -> Reply:
     try:
-        data = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        data = json.loads(text, object_pairs_hook=unique_keys, parse_constant=_no_constant)
     except (ValueError, RecursionError):
         return MALFORMED
     label = _label(data.get("label"))
@@ -120,7 +120,12 @@ def _sentence(value: Any) -> str | None:
     return value.encode("utf-8", "replace").decode().strip() or None
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object in which no key stands twice; the last one would silently win.
+
+    Raises:
+        ValueError: If one does.
+    """
     data = dict(pairs)
     if len(data) != len(pairs):
         raise ValueError("a key is given twice")

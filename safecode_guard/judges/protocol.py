@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self, runtime_checkable
 
-from safecode_guard.errors import UnreadableCall
+from safecode_guard.errors import JudgeError, UnreadableCall
 from safecode_guard.models.protocol import Engine, Session
 from safecode_guard.taxonomy import Stage
 from safecode_guard.turns.artifacts import images_in
@@ -224,8 +224,18 @@ class BaseJudge:
         raise NotImplementedError(f"{type(self).__name__} does not say how it judges.")
 
     async def ajudge(self, request: JudgeRequest) -> Judgement:
-        """Judge one request in a worker thread."""
-        return await asyncio.to_thread(self.judge, request)
+        """Judge one request in a worker thread.
+
+        Raises:
+            JudgeError: For a `StopIteration`, too, which would leave its waiter waiting for ever.
+        """
+        return await asyncio.to_thread(self._judge_or_raise, request)
+
+    def _judge_or_raise(self, request: JudgeRequest) -> Judgement:
+        try:
+            return self.judge(request)
+        except StopIteration as error:
+            raise JudgeError("The judge ran out of something.") from error
 
     def close(self) -> None:
         """Free nothing: there is nothing held."""

@@ -30,6 +30,15 @@ LabelScores = Mapping[int, float]
 """Log-probability of each token that was asked for, over the whole vocabulary."""
 
 
+class StatedScores(dict[int, float]):
+    """Scores of a question that also asked for the state they were read from."""
+
+    def __init__(self, scores: LabelScores, state: Sequence[float]) -> None:
+        super().__init__(scores)
+        self.state = state
+        """Of the last layer, after its norm, at the label's place, [d]."""
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How tokens are drawn. ``None`` leaves the model's own generation config in force."""
@@ -167,6 +176,8 @@ class Question:
     """The conversation whose next token is the label."""
     tokens: frozenset[int]
     """The tokens whose scores are asked for."""
+    with_state: bool = False
+    """Whether `StatedScores` are asked for; only engines that give hidden states can."""
 
 
 @dataclass(frozen=True)

@@ -277,6 +277,7 @@ class Examiner:
             members=judgement.members,
             decided=judgement.decided,
             calibration_id=judgement.calibration_id,
+            unlikeness=judgement.unlikeness,
             health="ok" if known is None else known.health,
         )
 

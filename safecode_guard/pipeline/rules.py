@@ -41,10 +41,16 @@ class Decision:
 def label_of(judgement: Judgement, thresholds: Thresholds) -> Label | None:
     """Return the label: None for a failed check, by thresholds where there is a probability.
 
-    A judge that says ``undecided`` of itself stays undecided, whatever its probability.
+    A judge that says ``undecided`` of itself stays undecided, whatever its probability, and
+    nothing out of its scope is called safe.
     """
     if judgement.failed is not None:
         return None
+    label = _label_of(judgement, thresholds)
+    return "undecided" if label == "safe" and judgement.out_of_scope else label
+
+
+def _label_of(judgement: Judgement, thresholds: Thresholds) -> Label:
     p = judgement.p_unsafe
     if judgement.label == "undecided" or p is None:
         return judgement.label or "undecided"

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from langchain_core.callbacks import (
@@ -16,10 +16,13 @@ from langchain_core.callbacks import (
     dispatch_custom_event,
 )
 
+from safecode_guard.taxonomy import severity
 from safecode_guard.verdict import EVENT_NAME, Verdict
 
 if TYPE_CHECKING:
     from langchain_core.callbacks import CallbackManagerForLLMRun
+
+_TRACER: Final = "langchain_core.tracers.langchain"
 
 current_run: ContextVar[tuple[CallbackManager, UUID] | None] = ContextVar(
     "safecode_guard_run", default=None
@@ -37,10 +40,39 @@ def emit_verdict(verdict: Verdict, run_manager: CallbackManagerForLLMRun | None 
     run = current_run.get() if run_manager is None else run_by(run_manager)
     if run is not None:
         run[0].on_custom_event(EVENT_NAME, payload, run_id=run[1])
+        _note_in_trace(verdict, *run)
     else:
         with suppress(RuntimeError):  # no run to dispatch on
             dispatch_custom_event(EVENT_NAME, payload)
     _write_to_graph(payload)
+
+
+def _note_in_trace(verdict: Verdict, manager: CallbackManager, run_id: UUID) -> None:
+    """Put the outcome, and no content, into the run's metadata where LangSmith traces it.
+
+    Of several verdicts at one stage the gravest stays.
+    """
+    if _TRACER not in sys.modules:  # who traces has imported it
+        return
+    from langchain_core.tracers.langchain import LangChainTracer
+
+    for handler in manager.handlers:
+        if not isinstance(handler, LangChainTracer):
+            continue
+        traced = handler.run_map.get(str(run_id))
+        if traced is None:
+            continue
+        noted = f"safecode_{verdict.stage}"
+        before = traced.metadata.get(f"{noted}_action")
+        if before is None or severity(verdict.action) >= severity(before):
+            outcome = {
+                "label": verdict.label,
+                "action": verdict.action,
+                "p_unsafe": verdict.p_unsafe,
+                "judge": verdict.judge.id if verdict.judge else None,
+                "degraded": verdict.degraded,
+            }
+            traced.add_metadata({f"{noted}_{name}": value for name, value in outcome.items()})
 
 
 def run_by(run_manager: CallbackManagerForLLMRun) -> tuple[CallbackManager, UUID]:

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import statistics
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -131,17 +132,20 @@ async def test_a_bare_client_is_hardly_faster() -> None:
         limits = httpx.Limits(max_connections=at_a_time)
         async with httpx.AsyncClient(base_url=f"{url}/v1", limits=limits) as client:
             rates: dict[str, list[float]] = {"judge": [], "bare": []}
-            for _ in range(3):
+            for _ in range(5):
                 started = time.perf_counter()
                 await asyncio.gather(*(judge.ajudge(one) for _ in range(count)))
                 rates["judge"].append(count / (time.perf_counter() - started))
                 started = time.perf_counter()
                 await asyncio.gather(*(bare(client, one, judge.config) for _ in range(count)))
                 rates["bare"].append(count / (time.perf_counter() - started))
-    best = {name: max(found) for name, found in rates.items()}
-    ratio = best["judge"] / best["bare"]
-    print(f"\n{best['judge']:.0f} judgements/s, {best['bare']:.0f} bare requests/s: {ratio:.2f}")
-    assert ratio > 0.3
+    ratios = sorted(mine / other for mine, other in zip(*rates.values(), strict=True))
+    median = {name: statistics.median(found) for name, found in rates.items()}
+    print(
+        f"\n{median['judge']:.0f} judgements/s, {median['bare']:.0f} bare requests/s: "
+        f"{ratios[2]:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+    )
+    assert ratios[-1] >= 0.9  # others may have the machine, but not in every round
 
 
 # -- other servers ------------------------------------------------------------------------------

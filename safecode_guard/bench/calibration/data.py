@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Final
 
 from safecode_guard.bench.paired.items import Exam, Item, file_exam, one_picture, tiny_exam
-from safecode_guard.tiny.changes import HELD_OUT_PICTURES, PICTURES, Change
+from safecode_guard.tiny.changes import (
+    HELD_OUT_ASKED,
+    HELD_OUT_PICTURES,
+    PICTURES,
+    Change,
+    asked,
+    misspelt,
+)
+from safecode_guard.turns.turn import ImagePart, TextPart, Turn, TurnMessage
 
 CHANGES: Final[Mapping[str, Change]] = {**PICTURES, **HELD_OUT_PICTURES}
 
@@ -41,6 +49,35 @@ def changed(items: list[Item], *, seed: int) -> list[Item]:
         rng = random.Random(f"changed|{seed}|{item.id}")
         picture = kinds[number % len(kinds)](item.turn.images[0].pixels, rng)
         made.append(replace(item, turn=one_picture(picture, item.turn.query)))
+    return made
+
+
+def reworded(items: list[Item], *, seed: int) -> list[Item]:
+    """Return the scenes asked about in other words, of held-out ways in turn, some with slips.
+
+    Only of scenes whose phrase is known apart from the request: those of the drawn world.
+    """
+    styles = list(HELD_OUT_ASKED)
+    made = []
+    for number, item in enumerate(item for item in items if item.phrase != item.turn.query):
+        rng = random.Random(f"reworded|{seed}|{item.id}")
+        text = asked(styles[number % len(styles)], item.phrase, rng, held_out=True)
+        text = misspelt(text, rng) if number % 2 else text
+        made.append(replace(item, turn=one_picture(item.turn.images[0].pixels, text)))
+    return made
+
+
+def accompanied(items: list[Item], *, seed: int) -> list[Item]:
+    """Return the scenes with the picture of another, safe one beside their own, in any order."""
+    others = [item.turn.images[0] for item in items if item.truth == "safe"]
+    made = []
+    for item in items:
+        rng = random.Random(f"accompanied|{seed}|{item.id}")
+        pictures = [item.turn.images[0], rng.choice(others)]
+        rng.shuffle(pictures)
+        parts = (ImagePart(0), ImagePart(1), TextPart(item.turn.query))
+        turn = Turn((TurnMessage("user", parts),), tuple(pictures))
+        made.append(replace(item, turn=turn))
     return made
 
 

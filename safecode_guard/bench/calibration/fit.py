@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safecode_guard.errors import GuardError
-from safecode_guard.judges.calibration import log_odds
+from safecode_guard.judges.calibration import MOST_BIAS, TEMPERATURES
+from safecode_guard.judges.labels import log_odds
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -42,13 +43,15 @@ def platt(p: Floats, unsafe: Bools) -> tuple[float, float]:
     weights = _newton(
         np.stack([x, np.ones_like(x)], axis=1), target, math.log((yes + 1) / (no + 1))
     )
-    slope, offset = weights
-    if slope <= 1e-6:
+    slope, offset = (float(weight) for weight in weights)
+    least, most = TEMPERATURES
+    if not 1 / most <= slope <= 1 / least or abs(offset / slope) > MOST_BIAS:
         raise GuardError(
-            "The judge's probability of danger is no higher for unsafe scenes than for safe ones.",
+            "The judge's probability of danger is hardly higher for unsafe scenes than for safe "
+            "ones, or no higher.",
             hint="This judge tells nothing here; use another one.",
         )
-    return float(1 / slope), float(-offset / slope)
+    return 1 / slope, -offset / slope
 
 
 def _newton(features: Floats, target: Floats, offset: float) -> Floats:

@@ -26,6 +26,7 @@ SCRIPTED: Final = ("always_safe", "always_unsafe", "truth")
 NO_JUDGE: Final = "none"
 """Of rows that no verdict changes."""
 NAMES: Final = (SAME, *EMBEDDED, *SCRIPTED)
+MEMBERS: Final = ("light", SAME)
 COMPOSED: Final = ("cascade", "both")
 """``light``, and then ``same`` where it is not sure; and the mean of the two, always asked."""
 
@@ -41,6 +42,8 @@ class Panelist:
     """What its judgements depend on: weights' hash and prompt version."""
     folder: Path | None = None
     """Of the model of its own, if it has one."""
+    members: tuple[str, ...] = ()
+    """Names of the judges that it asks, in order."""
 
     def scripted(self, item: Item) -> Judgement:
         """Return what a scripted judge says of an item, with certainty."""
@@ -79,10 +82,11 @@ def _panelist(name: str, model: Engine, folder: Path) -> Panelist:
         judge = LabelLogitsJudge(model, id=f"same:{folder.name}")
         return Panelist(name, judge, f"{weights_sha256(folder)}:{judge.prompt_version}")
     if name in COMPOSED:
-        members = [_panelist(each, model, folder) for each in ("light", SAME)]
+        members = [_panelist(each, model, folder) for each in MEMBERS]
         judges = [member.judge for member in members if member.judge is not None]
         judge = CascadeJudge(judges) if name == "cascade" else EnsembleJudge(judges, rule="mean")
-        return Panelist(name, judge, "+".join([judge.id, *(m.identity for m in members)]))
+        identity = "+".join([judge.id, *(m.identity for m in members)])
+        return Panelist(name, judge, identity, members=MEMBERS)
     own = weights_path(name) if name in EMBEDDED else Path(name)  # type: ignore[arg-type]
     if not own.is_dir():
         raise GuardError(

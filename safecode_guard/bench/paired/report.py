@@ -42,6 +42,8 @@ JUDGE_COLUMNS: Final = (
     "undecided",
     "plain questions called unsafe",
     "s / verdict",
+    "asked",
+    "cost of asking all",
 )
 DIFFERENCE_COLUMNS: Final = (
     "difference",
@@ -131,6 +133,9 @@ def _judge_cells(judge: Record) -> Cells:
         judge["judge"],
         *(number(judge[name]) for name in (*names, "plain_questions_called_unsafe")),
         number(judge["seconds_per_verdict"], 3),
+        ", ".join(f"{name} {number(share)}" for name, share in judge["members_asked"].items())
+        or DASH,
+        number(judge["cost_of_all"]),
     ]
 
 

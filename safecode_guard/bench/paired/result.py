@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -54,6 +54,8 @@ class Result:
     scores: Mapping[Line, Scores]
     paces: Mapping[Line, Pace]
     weights: Mapping[str, Mapping[str, str | int]]
+    members: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Of judges that ask others: whom, in order."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as plain JSON types; shares are percentages."""
@@ -94,7 +96,32 @@ class Result:
             "undecided": mean(np.array([100.0 * (label == "undecided") for label in labels])),
             "plain_questions_called_unsafe": mean(np.array([100.0 * alarm for alarm in alarms])),
             "seconds_per_verdict": round(pace.seconds, 4) if pace else None,
+            "members_asked": self._asked(name),
+            "cost_of_all": self._cost(name),
         }
+
+    def _asked(self, name: str) -> dict[str, float]:
+        """Return of how many verdicts each member of a judge was asked, in percent."""
+        found = self.judgements[name].values()
+        asked = np.array([len(judgement.members) for judgement in found])
+        return {
+            member: round(100 * float((asked > place).mean()), 2)
+            for place, member in enumerate(self.members.get(name, ()))
+        }
+
+    def _cost(self, name: str) -> float | None:
+        """Return the members' seconds over those of always asking all, in percent.
+
+        A member's seconds are those of its own verdicts; a cascade's median turn would hide the
+        few that ask on.
+        """
+        asked = self._asked(name)
+        paces = {member: self.paces.get((JUDGE_ALONE, member)) for member in asked}
+        seconds = {member: pace.seconds for member, pace in paces.items() if pace}
+        if not asked or len(seconds) < len(asked):
+            return None
+        spent = sum(asked[member] * seconds[member] for member in asked)
+        return round(spent / sum(seconds.values()), 1)
 
     def _differences(self) -> Iterator[dict[str, Any]]:
         for mine, other in COMPARISONS:

@@ -82,7 +82,8 @@ def measure(
     if timed_turns and PLAIN in lines:
         turns = _timed(exam, answers, timed_turns)
         paces = measure_pace(asker, _costly(lines), turns, on_call=on_call)
-    return Result(exam, judgements, answers, scores, paces, weights or {})
+    members = {each.name: each.members for each in panelists if each.members}
+    return Result(exam, judgements, answers, scores, paces, weights or {}, members)
 
 
 def _lines(

@@ -17,7 +17,15 @@ from safecode_guard.engines.transformers.loop import Row, decode
 from safecode_guard.engines.transformers.prefix import covers_images, shared_length
 from safecode_guard.engines.transformers.protocol import Branch, CachedModel, Prompts
 from safecode_guard.errors import GuardError, TurnTimeout, UnsupportedGeneration
-from safecode_guard.models.protocol import Delta, Job, LabelScores, Question, Sampling, Tool
+from safecode_guard.models.protocol import (
+    Delta,
+    Job,
+    LabelScores,
+    Question,
+    Sampling,
+    StatedScores,
+    Tool,
+)
 from safecode_guard.output.stops import TextStream
 from safecode_guard.turns.turn import Turn
 
@@ -107,11 +115,9 @@ class TransformersSession:
         fork = prefix.branch.fork()
         if rows != list(range(fork.rows)):
             fork = fork.select(rows)
+        fork.watch(_watched([questions[asked[n]] for n in fitting]))
         fork.extend(suffixes)
-        return {
-            asked[n]: _scores(fork, row, questions[asked[n]].tokens)
-            for row, n in enumerate(fitting)
-        }
+        return {asked[n]: _scores(fork, row, questions[asked[n]]) for row, n in enumerate(fitting)}
 
     def _whole(self, questions: Sequence[Question], asked: Sequence[int]) -> dict[int, LabelScores]:
         """Ask on prompts of their own; those with equally many images together."""
@@ -121,9 +127,10 @@ class TransformersSession:
         scores: dict[int, LabelScores] = {}
         for members in groups.values():
             prompts = self._encoded([questions[i].turn for i in members])
-            branch = self._model.prefill(prompts, Sampling())
+            layer = _watched([questions[i] for i in members])
+            branch = self._model.prefill(prompts, Sampling(), hidden_layer=layer)
             for row, i in enumerate(members):
-                scores[i] = _scores(branch, row, questions[i].tokens)
+                scores[i] = _scores(branch, row, questions[i])
         return scores
 
     def _share(self, indices: Sequence[int], asked: Sequence[Sequence[int]]) -> None:
@@ -250,10 +257,19 @@ class TransformersSession:
         return branch, [len(prefix.ids[i]) for i in indices]
 
 
-def _scores(branch: Branch, row: int, tokens: frozenset[int]) -> LabelScores:
+def _scores(branch: Branch, row: int, question: Question) -> LabelScores:
     """Return log-probabilities over the whole vocabulary; NaN where the logits are none."""
     log_p = branch.logits[row].float().log_softmax(-1)
-    return {token: float(log_p[token]) for token in sorted(tokens) if 0 <= token < len(log_p)}
+    tokens = sorted(question.tokens)
+    scores = {token: float(log_p[token]) for token in tokens if 0 <= token < len(log_p)}
+    if not question.with_state or branch.hidden is None:
+        return scores
+    return StatedScores(scores, branch.hidden[row].float().tolist())
+
+
+def _watched(questions: Sequence[Question]) -> int | None:
+    """Return the layer whose states are asked for: the last, or none."""
+    return -1 if any(question.with_state for question in questions) else None
 
 
 def _hidden_layer(jobs: Sequence[Job]) -> int | None:

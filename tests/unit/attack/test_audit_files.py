@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from safecode_guard import Verdict
-from safecode_guard.audit import AuditLog, entries, verify
+from safecode_guard.audit import AuditLog, entries, statistics_of, verify
 from safecode_guard.errors import AuditError
 from tests.messages import ask
 from tests.unit.runnables.guards import guarded
@@ -47,3 +49,53 @@ def test_two_writers_keep_one_chain_over_a_rotation(tmp_path: Path) -> None:
 def test_a_log_that_is_set_up_wrongly_does_not_start(tmp_path: Path, options: Any) -> None:
     with pytest.raises(AuditError):
         AuditLog(tmp_path / "v.jsonl", **options)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"[" * 200_000,
+        b'{"at":' + b"[" * 200_000,
+        b'{"at": 1, "hash": [], "prev": {}, "verdict": 1}',
+        b'{"at": "", "hash": "", "prev": "", "verdict": {"label": "harmless"}}',
+        b"\xff\xfe",
+        b"1" * 5000,
+    ],
+)
+def test_what_somebody_wrote_into_it_shows_and_stops_nothing(tmp_path: Path, line: bytes) -> None:
+    path = tmp_path / "v.jsonl"
+    log = AuditLog(path)
+    log(verdict())
+    with path.open("ab") as file:
+        file.write(line + b"\n")
+    AuditLog(path)(verdict())
+    found = verify(path)
+    assert [*found.torn, *found.broken][0] == "v.jsonl:2"
+    assert statistics_of(path)["verdicts"] == 2
+    assert [entry.verdict is None for entry in entries(path)] == [False, True, False]
+
+
+def test_a_disk_that_is_full_stops_the_turn_and_breaks_no_chain(tmp_path: Path) -> None:
+    path = tmp_path / "v.jsonl"
+    code = f"""
+import resource, signal
+from safecode_guard.audit import AuditLog
+from safecode_guard.errors import AuditError
+from tests.unit.attack.test_audit_files import verdict
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+log = AuditLog({str(path)!r})
+log(verdict())
+resource.setrlimit(resource.RLIMIT_FSIZE, (log.path.stat().st_size + 200, resource.RLIM_INFINITY))
+for _ in range(3):
+    try:
+        log(verdict())
+    except AuditError as error:
+        assert "cannot be written" in str(error)
+    else:
+        raise SystemExit("it wrote beyond the limit")
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+log(verdict())
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3])
+    found = verify(path)
+    assert (found.entries, found.sound, len(found.torn)) == (2, True, 1)

@@ -123,7 +123,15 @@ def test_a_file_that_is_none_is_told(text: str | None, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"temperature": 0}, {"temperature": float("nan")}, {"safe": 0.8, "unsafe": 0.2}, {"x": 1}],
+    [
+        {"bias": 1e300},
+        {"bias": -26},
+        {"temperature": 1e-320},
+        {"temperature": 0},
+        {"temperature": float("nan")},
+        {"safe": 0.8, "unsafe": 0.2},
+        {"x": 1},
+    ],
 )
 def test_values_that_make_no_sense_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):

@@ -91,6 +91,15 @@ def test_rules(request_for: Make, rule: Any, p: float, asynchronous: bool) -> No
     assert judgement.decided == f"j2: {rule} of 3"
 
 
+@both_ways
+def test_a_member_in_two_places_counts_in_both(request_for: Make, asynchronous: bool) -> None:
+    twice, once = scripted(0.5, 0.0)
+    judge = EnsembleJudge([twice, once, twice], rule="mean", weights=[1, 6, 1])
+    judgement = found(judge, request_for(), asynchronous=asynchronous)
+    assert judgement.p_unsafe == pytest.approx(0.125)
+    assert judgement.members == ("j0", "j1", "j0")
+
+
 def test_weights_count(request_for: Make) -> None:
     judge = EnsembleJudge(scripted(0.0, 1.0), rule="mean", weights=[3, 1])
     assert found(judge, request_for()).p_unsafe == 0.25
@@ -181,6 +190,11 @@ def test_closing_closes_all() -> None:
         lambda: CascadeJudge(scripted(0.1, 0.2), band=(0.8, 0.2)),
         lambda: EnsembleJudge(scripted(0.1, 0.2), weights=[1]),
         lambda: EnsembleJudge(scripted(0.1, 0.2), weights=[1, -1]),
+        lambda: EnsembleJudge(scripted(0.1, 0.2), weights=[0, 0]),
+        lambda: EnsembleJudge(scripted(0.1, 0.2), weights=[1, math.nan]),
+        lambda: EnsembleJudge(scripted(0.1, 0.2), weights=[math.nan, 1]),
+        lambda: EnsembleJudge(scripted(0.1, 0.2), weights=[1, math.inf]),
+        lambda: EnsembleJudge(scripted(0.1, 0.2), weights=[1e308, 1e308]),
         lambda: EnsembleJudge(scripted(0.1, 0.2), needed=3),
     ],
 )

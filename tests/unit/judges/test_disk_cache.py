@@ -103,6 +103,11 @@ def test_a_file_of_another_kind_is_told_and_an_empty_one_used(
         DiskCache(path, size=10).put("a", FOUND)
 
 
+def test_a_name_that_is_none_is_told() -> None:
+    with pytest.raises(PolicyError, match="cannot be opened"):
+        DiskCache(Path("a\0b"), size=10)
+
+
 def test_a_directory_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match="cache_path"):
         DiskCache(tmp_path / "none" / "cache.sqlite", size=10)
@@ -113,6 +118,25 @@ def test_what_somebody_wrote_into_it_is_no_judgement(tmp_path: Path) -> None:
     cache = DiskCache(path, size=10)
     with sqlite3.connect(path) as file:
         file.execute("INSERT INTO judgements VALUES ('a', '{\"p_unsafe\": -1}')")
+    assert cache.get("a") is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"p_unsafe": None},
+        {"p_unsafe": 0.9, "label": "safe"},
+        {"p_unsafe": None, "failed": "it broke"},
+        {"parse_status": "malformed"},
+        {"parse_status": "not_run"},
+        {"parse_status": "low_mass"},
+    ],
+)
+def test_a_row_that_no_judge_can_have_meant_is_none(
+    changes: dict[str, object], tmp_path: Path
+) -> None:
+    cache = DiskCache(tmp_path / "cache.sqlite", size=10)
+    cache.put("a", FOUND.model_copy(update=changes))
     assert cache.get("a") is None
 
 

@@ -89,6 +89,7 @@ def test_llavaguard_rates_in_json(text, label, categories) -> None:
         ),
         "```json\n" + rated("Safe", "NA") + "\n```",
         rated("Safe", "NA") + " or not",
+        '{"rating": "Unsafe", "category": "NA", "rationale": "", "rating": "Safe"}',
         json.dumps({"rating": "Safe", "category": "NA"}),
         json.dumps({"rating": ["Safe"], "category": "NA", "rationale": ""}),
         json.dumps({"rating": "Safe", "category": ["NA"], "rationale": ""}),

@@ -91,6 +91,45 @@ def test_what_is_not_its_form_is_a_failed_check(request_for: Make) -> None:
     assert found.failed == "the judge's reply could not be read"
 
 
+@pytest.mark.parametrize("name", ["shieldgemma_2", "llama_gard_4", "", "safe"])
+def test_a_name_that_writes_no_verdict_is_told(name: Any) -> None:
+    with pytest.raises(JudgeError, match=repr(name)) as caught:
+        GuardModelJudge(name, Scripted("safe"))
+    expected = {"shieldgemma_2": "ImageGuardJudge", "llama_gard_4": "'llama_guard_4'"}
+    assert expected.get(name, "qwenguard") in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("texts", [[], ["safe", "safe"]])
+def test_more_or_fewer_answers_than_questions_are_none(texts: list[str], request_for: Make) -> None:
+    class Odd(Scripted):
+        def write(self, turns: Sequence[Turn], **options: Any) -> list[str]:
+            return texts
+
+    with pytest.raises(JudgeError, match=f"gave {len(texts)} answers"):
+        GuardModelJudge("llama_guard_4", Odd()).judge(request_for())
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        [{"violence": 0.1, "sexual": float("nan")}],
+        [{"sexual": float("nan"), "violence": 0.1}],
+        [{"violence": -0.1}],
+        [{"violence": 0.1, "sexual": 1.2}],
+        [{}],
+        [],
+        [{"violence": 0.1}] * 2,
+    ],
+)
+def test_a_classifier_that_says_no_probabilities_fails(found: Any, request_for: Make) -> None:
+    class Odd(Classifier):
+        def violations(self, images: Sequence[Image.Image]) -> list[Mapping[str, float]]:
+            return list(found)
+
+    with pytest.raises(JudgeError, match="did not give a probability"):
+        ImageGuardJudge(Odd()).judge(request_for())
+
+
 def test_more_pictures_than_it_takes_are_judged_one_by_one(picture: Callable[..., Any]) -> None:
     writer = Scripted("safe", "unsafe\nS1", "safe")
     judge = GuardModelJudge("llama_guard_3_vision", writer)

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from concurrent.futures import CancelledError
 
 import pytest
 
+from safecode_guard.errors import JudgeUnavailable
 from safecode_guard.judges.loops import LoopThread
 
 
@@ -41,7 +41,7 @@ def test_stopping_cancels_what_runs_and_does_the_last_thing() -> None:
         told.append("last")
 
     def wait() -> None:
-        with pytest.raises(CancelledError):
+        with pytest.raises(JudgeUnavailable):
             loop.run(endless)
 
     waiting = threading.Thread(target=wait)
@@ -69,3 +69,57 @@ def test_it_can_be_stopped_from_within() -> None:
     loop._thread.join(2)
     assert not loop.alive
     loop._loop.close()
+
+
+@pytest.mark.parametrize("door", ["run", "arun"])
+async def test_who_waits_while_it_is_stopped_is_told_and_not_cancelled(door: str) -> None:
+    loop, begun = LoopThread("mine"), threading.Event()
+
+    async def endless() -> None:
+        begun.set()
+        await asyncio.sleep(60)
+
+    waiting = asyncio.create_task(
+        loop.arun(endless) if door == "arun" else asyncio.to_thread(loop.run, endless)
+    )
+    await asyncio.to_thread(begun.wait)
+    await asyncio.to_thread(loop.stop, nothing)
+    with pytest.raises(JudgeUnavailable, match="was closed"):
+        await asyncio.wait_for(waiting, 5)
+
+
+async def test_a_caller_that_is_cancelled_stays_cancelled() -> None:
+    loop, begun = LoopThread("mine"), threading.Event()
+
+    async def endless() -> None:
+        begun.set()
+        await asyncio.sleep(60)
+
+    waiting = asyncio.create_task(loop.arun(endless))
+    await asyncio.to_thread(begun.wait)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    loop.stop(nothing)
+
+
+def test_work_that_comes_while_it_stops_is_refused_and_not_forgotten() -> None:
+    loop, told = LoopThread("mine"), list[Exception]()
+
+    async def last() -> None:
+        def late() -> None:
+            try:
+                loop.run(where)
+            except JudgeUnavailable as error:
+                told.append(error)
+
+        thread = threading.Thread(target=late)
+        thread.start()
+        await asyncio.to_thread(thread.join, 5)
+        assert not thread.is_alive()
+
+    loop.stop(last)
+    assert len(told) == 1
+    with pytest.raises(JudgeUnavailable):
+        loop.run(where)
+    loop.stop(nothing)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safecode_guard.errors import UnreadableCall
+from safecode_guard.judges.failsafe import arun_judge
 from safecode_guard.judges.protocol import (
     BaseJudge,
     BatchJudge,
@@ -168,6 +170,19 @@ async def test_base_judge_brings_everything_but_the_judging(request_for: Make) -
     judge.close()
     with pytest.raises(NotImplementedError, match="BaseJudge"):
         BaseJudge().judge(request_for())
+
+
+async def test_a_judge_that_runs_out_of_something_fails_and_does_not_hang(
+    request_for: Make,
+) -> None:
+    class Empty(BaseJudge):
+        id = "empty"
+
+        def judge(self, request: JudgeRequest) -> Judgement:
+            return next(iter(()))
+
+    found = await asyncio.wait_for(arun_judge(Empty(), request_for()), 5)
+    assert found.failed == "JudgeError (from StopIteration): the check failed"
 
 
 def test_members_are_looked_through_for_an_engine() -> None:

@@ -1,18 +1,22 @@
 """Verdicts as events: to handlers, in event streams, and in LangGraph's custom stream."""
 
 import asyncio
+import json
+from unittest.mock import MagicMock
 
 import pytest
 from langchain_core.messages import AIMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.runnables import RunnableLambda
+from langchain_core.tracers.langchain import LangChainTracer
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 
 from safecode_guard.policy import Policy
+from safecode_guard.runnables import events
 from safecode_guard.runnables.events import AsyncVerdictHandler, VerdictHandler
 from safecode_guard.testing import EventRecorder, ScriptedJudge
-from safecode_guard.verdict import EVENT_NAME, Verdict
+from safecode_guard.verdict import EVENT_NAME, Judgement, Verdict
 from tests.messages import ask
 from tests.unit.runnables.guards import HELP, guarded, judged_only
 
@@ -23,6 +27,50 @@ def recorder() -> EventRecorder:
 
 
 # -- handlers --------------------------------------------------------------------------------
+
+
+def sent_by(tracer):
+    """The metadata of the runs that a tracer would have sent."""
+    calls = [call for call in tracer.client.mock_calls if call[0] in ("create_run", "update_run")]
+    return [call.kwargs.get("extra", {}).get("metadata", {}) for call in calls]
+
+
+def streamed(guard, config):
+    return list(guard.stream(ask(), config))
+
+
+def invoked_later(guard, config):
+    return asyncio.run(guard.ainvoke(ask(), config))
+
+
+@pytest.mark.parametrize("call", [lambda g, c: g.invoke(ask(), c), invoked_later, streamed])
+def test_langsmith_is_told_the_outcome_and_no_content(call):
+    tracer = LangChainTracer(client=MagicMock())
+    judge = ScriptedJudge(
+        Judgement(judge_id="scripted", prompt_version="1", p_unsafe=0.9, caption="A cliff.")
+    )
+    policy = Policy(stages={"output": {"when": "always"}}, actions={"unsafe": "review"})
+    call(guarded(judge=judge, policy=policy), {"callbacks": [tracer]})
+    noted = {
+        "safecode_input_label": "unsafe",
+        "safecode_input_action": "review",
+        "safecode_input_p_unsafe": 0.9,
+        "safecode_input_judge": "scripted",
+        "safecode_input_degraded": False,
+    }
+    assert any(noted.items() <= metadata.items() for metadata in sent_by(tracer))
+    assert "A cliff" not in json.dumps(sent_by(tracer), default=repr)
+
+
+def test_of_several_verdicts_at_a_stage_the_gravest_stays():
+    traced = MagicMock(metadata={})
+    traced.add_metadata.side_effect = traced.metadata.update
+    tracer = LangChainTracer(client=MagicMock())
+    tracer.run_map["r"] = traced
+    for action, label in (("pass", "safe"), ("block", "unsafe"), ("review", "undecided")):
+        verdict = MagicMock(stage="tool_call", label=label, action=action)
+        events._note_in_trace(verdict, MagicMock(handlers=[tracer]), "r")
+    assert traced.metadata["safecode_tool_call_label"] == "unsafe"
 
 
 def test_handlers_sync_and_async():

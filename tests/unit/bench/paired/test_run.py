@@ -16,7 +16,7 @@ from safecode_guard.bench.paired import run as paired
 from safecode_guard.bench.paired.asking import Answer, Asker, Plan
 from safecode_guard.bench.paired.failures import Failure, worst_failures
 from safecode_guard.bench.paired.items import Exam, one_picture, tiny_exam
-from safecode_guard.bench.paired.pace import equally_long
+from safecode_guard.bench.paired.pace import Pace, equally_long
 from safecode_guard.bench.paired.panel import panel, weights_sha256
 from safecode_guard.bench.paired.result import Result
 from safecode_guard.bench.paired.rows import ABLATIONS, MAIN, ROWS, rows_named
@@ -85,6 +85,23 @@ def test_the_truth_as_a_judge_is_never_wrong(result: Result) -> None:
     assert (row["average"], row["scary_refused"]) == (100.0, 0.0)
     judge = next(j for j in result.to_json()["judges"] if j["judge"] == "truth")
     assert (judge["pairs_average"], judge["scary_right"]) == (100.0, 100.0)
+
+
+def test_a_cascade_costs_what_its_members_were_asked(chat: TransformersModel, few: Exam) -> None:
+    found = run(chat, few, rows="judge_alone", judges="cascade,both,light,same")
+    on = {each.key for each in few.items if len(found.judgements["cascade"][each.key].members) > 1}
+    light, same = 0.004, 0.012
+    paces = {("judge_alone", "light"): Pace(light, 1.0), ("judge_alone", "same"): Pace(same, 1.0)}
+    judges = {each["judge"]: each for each in replace(found, paces=paces).to_json()["judges"]}
+    share = 100 * len(on) / len(few.items)
+    assert judges["cascade"]["members_asked"] == {"light": 100.0, "same": round(share, 2)}
+    assert judges["both"]["members_asked"] == {"light": 100.0, "same": 100.0}
+    expected = (100 * light + share * same) / (light + same)
+    assert judges["cascade"]["cost_of_all"] == pytest.approx(expected, abs=0.1)
+    assert judges["both"]["cost_of_all"] == 100.0
+    assert (judges["light"]["members_asked"], judges["light"]["cost_of_all"]) == ({}, None)
+    untimed = {each["judge"]: each["cost_of_all"] for each in found.to_json()["judges"]}
+    assert set(untimed.values()) == {None}
 
 
 def test_blocking_answers_in_the_models_place_and_only_then(result: Result, few: Exam) -> None:
