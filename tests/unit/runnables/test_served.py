@@ -40,8 +40,11 @@ def recorder() -> EventRecorder:
 def check_reply(reply, recorder) -> None:
     assert reply.text == HELP
     assert [v.action for v in Verdict.all_from_message(reply)] == ["guide"]
-    assert recorder.verdicts == list(Verdict.all_from_message(reply))
-    assert [str(event.run_id) for event in recorder.events] == [recorder.verdicts[0].run_id]
+    (verdict,) = Verdict.all_from_message(reply)
+    assert verdict.obeyed
+    assert [told.id for told in recorder.verdicts] == [verdict.id]
+    assert recorder.closed == [verdict]
+    assert {str(event.run_id) for event in recorder.events} == {verdict.run_id}
 
 
 # -- every call carries the verdict ----------------------------------------------------------
@@ -68,7 +71,7 @@ async def test_agenerate(recorder):
 def test_stream(recorder):
     chunks = list(guarded().stream(ask(), {"callbacks": [recorder]}))
     check_reply(merged(chunks), recorder)
-    assert [bool(Verdict.all_from_message(c)) for c in chunks].count(True) == 1
+    assert [i for i, c in enumerate(chunks) if Verdict.all_from_message(c)] == [0, len(chunks) - 1]
     assert chunks[-1].chunk_position == "last"
     assert len(chunks) > 3
 
@@ -76,7 +79,7 @@ def test_stream(recorder):
 async def test_astream(recorder):
     chunks = [c async for c in guarded().astream(ask(), {"callbacks": [recorder]})]
     check_reply(merged(chunks), recorder)
-    assert [bool(Verdict.all_from_message(c)) for c in chunks].count(True) == 1
+    assert [i for i, c in enumerate(chunks) if Verdict.all_from_message(c)] == [0, len(chunks) - 1]
     assert len(chunks) > 3
 
 
@@ -97,7 +100,8 @@ def test_an_invoke_that_streams_inside_tells_its_verdict_on_its_own_run(fields):
     reply = guard.invoke(ask(), {"callbacks": [tokens]})
     (verdict,) = Verdict.all_from_message(reply)
     assert "".join(tokens.tokens) == reply.text == HELP
-    assert tokens.verdicts == [verdict]
+    assert [told.id for told in tokens.verdicts] == [verdict.id]
+    assert tokens.closed == ([verdict] if verdict.closed else [])
     assert verdict.run_id == str(tokens.events[0].run_id)
 
 
