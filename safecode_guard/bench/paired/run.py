@@ -17,6 +17,11 @@ from typing import Final
 from safecode_guard.bench.ledger import Ledger
 from safecode_guard.bench.paired import report
 from safecode_guard.bench.paired.asking import MAX_TOKENS, Answer, Asker, Plan
+from safecode_guard.bench.paired.dialogues import (
+    dialogues_markdown,
+    measure_dialogues,
+    show_dialogues,
+)
 from safecode_guard.bench.paired.failures import worst_failures
 from safecode_guard.bench.paired.items import Exam, Item, file_exam, tiny_exam
 from safecode_guard.bench.paired.pace import PLAIN, Line, Pace, equally_long, measure_pace
@@ -117,6 +122,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if options.shift:
         return _shifts(options)
+    if options.dialogues:
+        return _dialogues(options)
     result = run(options)
     record = result.to_json()
     if options.markdown:
@@ -166,6 +173,21 @@ def _shifts(options: argparse.Namespace) -> int:
     return 0
 
 
+def _dialogues(options: argparse.Namespace) -> int:
+    """Measure dialogues; return the exit code."""
+    with counting("Turns done:") as advance:
+        asker, panelists, weights = _opened(options, options.judges or SAME, advance)
+        record = measure_dialogues(asker, panelists, options.pairs, seed=options.seed)
+        record |= {"weights": weights}
+    if options.markdown:
+        options.markdown.write_text(dialogues_markdown(record), encoding="utf-8")
+    if options.json:
+        sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")
+    else:
+        show_dialogues(record)
+    return 0
+
+
 def _exam(options: argparse.Namespace) -> Exam:
     if options.data:
         return file_exam(options.data)
@@ -209,13 +231,14 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--judges",
         help=f"of {', '.join((*NAMES, *COMPOSED))}, or model directories; the endings _each and "
-        "_together say how several pictures are judged (all; with --shift same)",
+        "_together say how several pictures are judged (all six; with --shift or --dialogues same)",
     )
     add(
         "--shift",
         metavar="NAMES",
         help=f"the pairs under ordinary changes: all, or of {', '.join(SHIFTS)}",
     )
+    add("--dialogues", action="store_true", help="dialogues of three turns about the pairs' scenes")
     add("--seed", type=int, default=SEED, help="of the choice of held-out scenes (1)")
     add("--turns", type=int, default=TIMED_TURNS, help="turns to time each row on; 0: none (24)")
     add("--max-tokens", type=int, default=MAX_TOKENS, help="longest answer (64)")

@@ -349,3 +349,56 @@ def test_each_verdict_of_a_model_that_is_only_judged_is_told_once(call, p, recor
     (verdict,) = Verdict.all_from_message(message)
     assert verdict == recorder.verdicts[0]
     assert verdict.run_id == str(recorder.events[0].run_id)
+
+
+# -- obeyed or not ---------------------------------------------------------------------------
+
+STUBBORN = {HELP: 3.0, REFUSAL: 0.0}
+
+
+def places(chunks) -> list[int]:
+    """The places of the chunks that carry a verdict."""
+    return [i for i, chunk in enumerate(chunks) if Verdict.all_from_message(chunk)]
+
+
+def test_a_live_stream_has_the_verdict_first_and_closed_on_its_last_chunk():
+    chunks = list(guarded(0.9).stream(ask()))
+    assert places(chunks) == [0, len(chunks) - 1]
+    first, last = (Verdict.from_message(chunks[i]) for i in (0, -1))
+    assert (first.obeyed, last.obeyed, first.id) == (None, False, last.id)
+    assert Verdict.all_from_message(merged(chunks)) == (last,)
+
+
+@pytest.mark.parametrize(
+    ("follows", "text", "obeyed"),
+    [("retry", REFUSAL, True), ("replace", Policy().refusal_text, False), ("rail", HELP, False)],
+)
+def test_every_way_of_calling_gives_what_follows(follows, text, obeyed):
+    def judged(request):
+        return 0.1 if request.stage == "output" else 0.9
+
+    def guard():
+        return guarded(
+            judge=ScriptedJudge(judged),
+            model=model(STUBBORN),
+            policy=Policy(on_disobeyed=follows),
+        )
+
+    async def collected():
+        return [chunk async for chunk in guard().astream(ask())]
+
+    streams = [list(guard().stream(ask())), asyncio.run(collected())]
+    replies = [guard().invoke(ask()), asyncio.run(guard().ainvoke(ask()))]
+    replies += [*guard().batch([ask(), ask()]), *asyncio.run(guard().abatch([ask(), ask()]))]
+    replies += [merged(chunks) for chunks in streams]
+    for reply in replies:
+        verdict = Verdict.from_message(reply, stage="input")
+        assert (reply.text, verdict.obeyed, verdict.followed_by) == (text, obeyed, follows)
+    for chunks in streams:
+        assert places(chunks) == [0]
+        assert len([chunk for chunk in chunks if chunk.text]) == 1
+
+
+def test_what_is_not_steered_still_streams_where_other_answers_are_held():
+    chunks = list(guarded(0.5, policy=Policy(on_disobeyed="retry")).stream(ask()))
+    assert len([chunk for chunk in chunks if chunk.text]) > 3
