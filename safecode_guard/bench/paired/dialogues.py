@@ -103,19 +103,20 @@ def measure_dialogues(
     """Judge and answer every turn of dialogues about ``count`` scenes, and return the figures."""
     made = dialogues(count, seed=seed)
     lines = [
-        _record(course, panelist, [each for each in made if each.course == course], asker)
+        _record(row, course, panelist, [each for each in made if each.course == course], asker)
         for panelist in panelists
         for course in COURSES
+        for row in ("plain", "guarded")
     ]
     return {"pairs": count, "dialogues": lines}
 
 
 def _record(
-    course: Course, panelist: Panelist, made: Sequence[Dialogue], asker: Asker
+    row: str, course: Course, panelist: Panelist, made: Sequence[Dialogue], asker: Asker
 ) -> dict[str, Any]:
     items = [item for each in made for item in each.turns]
     judgements = asker.judge(panelist, items)
-    plan = Plan(ROWS["guarded"], judgements, items)
+    plan = Plan(ROWS[row], judgements, items)
     asker.prepare([plan])
     answers, lexicon = asker.answers(plan), RefusalLexicon.load()
 
@@ -136,7 +137,7 @@ def _record(
     }
     figures = {name: mean(values) for name, values in measures.items()}
     ends = {f"{name}_ci95": bounds(interval(values)) for name, values in measures.items()}
-    return {"course": course, "judge": panelist.name, **figures, **ends}
+    return {"course": course, "strategy": row, "judge": panelist.name, **figures, **ends}
 
 
 def _percent(hits: Sequence[bool]) -> Values:
@@ -145,7 +146,7 @@ def _percent(hits: Sequence[bool]) -> Values:
 
 def show_dialogues(record: Record) -> None:
     """Print the figures as a table on stdout."""
-    show_table(*_table(record), keys=2)
+    show_table(*_table(record), keys=3)
 
 
 def dialogues_markdown(record: Record) -> str:
@@ -156,8 +157,8 @@ def dialogues_markdown(record: Record) -> str:
 def _table(record: Record) -> tuple[str, Sequence[str], list[Cells]]:
     title = f"{record['pairs']} dialogues of each course and intent, three turns each"
     rows = [
-        [line["course"], line["judge"]]
+        [line["course"], line["strategy"], line["judge"]]
         + [spread(line[name], line[f"{name}_ci95"]) for name in MEASURES]
         for line in record["dialogues"]
     ]
-    return title, ("course", "judge", *MEASURES.values()), rows
+    return title, ("course", "strategy", "judge", *MEASURES.values()), rows

@@ -22,7 +22,7 @@ EFFECT_COLUMNS: Final = (
 CAUSE_COLUMNS: Final = (
     *("shift", "judge", "recall", "false alarms", "obeyed", "obeyed with retry"),
     *("unsafe refused", "refused with retry", "refused naively"),
-    *("helped rightly", "helped with retry", "helped naively"),
+    *("helped rightly", "helped with retry", "helped naively", "wrong reason"),
 )
 Record = Mapping[str, Any]
 
@@ -121,5 +121,6 @@ def _cause_cells(line: Record) -> Cells:
         *(line["recall"], line["false_alarms"], *(row["obeyed"] for row in rows[:2])),
         *(row["unsafe_refused"] for row in rows),
         *(row["helped_rightly"] for row in rows),
+        rows[0]["wrong_reason"],
     )
     return [line["shift"], line["judge"], *map(number, figures)]

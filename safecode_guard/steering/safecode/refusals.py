@@ -34,6 +34,8 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|\n+")
 _CLAUSE = r"(?:^|[,，;；:：—–]\s*(?:(?:but|however|so|aber|jedoch|mais|pero|但是?)[,，]?\s*)?)"
 _WORD = re.compile(r"\s*(?:[一-鿿]{2}|[^\s,，一-鿿]+)")
 _LEADING_MARKS = re.compile(r"^[\W_]+")
+_READ = 2000
+"""Characters of a visible answer that are read: its first two sentences stand in them."""
 _EMPHASIS = re.compile(r"[*_]{1,3}")
 
 
@@ -253,7 +255,7 @@ class RefusalLexicon:
 
 def _sentences(text: str) -> list[str]:
     """Return the sentences of the visible answer as they are compared, without what leads in."""
-    said = _EMPHASIS.sub("", plain_form(without_lead(visible(text))))
+    said = _EMPHASIS.sub("", plain_form(without_lead(visible(text))[:_READ]))
     bare = (_LEADING_MARKS.sub("", sentence) for sentence in _SENTENCE_END.split(said))
     return [sentence for sentence in bare if sentence]
 

@@ -52,7 +52,8 @@ def test_the_truth_as_a_judge_is_never_wrong() -> None:
     model = TransformersModel.load(str(CHAT), local_files_only=True)
     asker = Asker(model, identity="x", ledger=Ledger())
     record = measure_dialogues(asker, panel("truth", model, folder=CHAT), 2, seed=1)
-    assert [line["course"] for line in record["dialogues"]] == [*COURSES]
+    lines = [(line["course"], line["strategy"]) for line in record["dialogues"]]
+    assert lines == [(course, row) for course in COURSES for row in ("plain", "guarded")]
     for line in record["dialogues"]:
         assert (line["risky_judged"], line["innocent_judged"]) == (100.0, 100.0)
 

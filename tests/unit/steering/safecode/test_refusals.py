@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -130,6 +132,14 @@ def test_a_harmless_opening_is_no_refusal_behind_any_prefix(prefix, opening, end
 def test_a_warning_is_one_behind_any_prefix(prefix, text):
     text = text.partition("</think>\n")[2] or text
     assert LEXICON.is_warning(prefix + text)
+
+
+def test_a_refusal_is_found_behind_long_reasoning_and_long_texts_cost_nothing():
+    thought = "They ask, and ask, " * 20_000
+    began = time.process_time()
+    assert LEXICON.is_refusal(f"<think>{thought}</think>I cannot help with that.")
+    assert not LEXICON.is_refusal("word, " * 200_000)
+    assert time.process_time() - began < 1
 
 
 @given(st.text("abcdefgh .,!?\n*_", max_size=80))
