@@ -1,8 +1,9 @@
 """An append-only log of verdicts, one JSON line each, chained by hashes.
 
 It is a sink of the Examiner: what is concluded is written before anything is handed out, and what
-cannot be written stops the turn. Lines hold no pixels, and no captions or rationales unless asked
-for. Several processes may write to one file.
+cannot be written stops the turn. A steered turn has a second line, under the same id, with what
+became of its answer. Lines hold no pixels, and no captions or rationales unless asked for. Several
+processes may write to one file.
 
 Each line carries the hash of the last whole line before it, so that a changed, removed or inserted
 line shows. Lines cut off the end do not show: keep the last hash elsewhere (`AuditLog.head`).
@@ -31,6 +32,7 @@ from safecode_guard.verdict import Verdict
 GENESIS: Final = "0" * 64
 """What the first line of a log is chained to."""
 _TAIL: Final = 1 << 16
+_OBEYED: Final = {True: "yes", False: "no", None: "not told"}
 _CONTENT: Final = frozenset({"caption", "rationale"})
 
 Fsync = Literal["always", "never"]
@@ -231,10 +233,13 @@ def verify(path: str | Path) -> Verification:
 def statistics_of(path: str | Path) -> dict[str, Any]:
     """Return what a log's verdicts add up to: counts, the share of failed checks, latencies.
 
+    A verdict with two lines counts once, as the later one has it.
+
     Raises:
         AuditError: If there is no such log.
     """
-    verdicts = [found for entry in entries(path) if (found := entry.verdict) is not None]
+    written = [found for entry in entries(path) if (found := entry.verdict) is not None]
+    verdicts = list({verdict.id: verdict for verdict in written}.values())
     latencies = sorted(v.judge.latency_ms for v in verdicts if v.judge and not v.judge.cached)
     return {
         "verdicts": len(verdicts),
@@ -242,6 +247,7 @@ def statistics_of(path: str | Path) -> dict[str, Any]:
         "actions": dict(Counter(v.action for v in verdicts)),
         "labels": dict(Counter(str(v.label) for v in verdicts)),
         "judges": dict(Counter(v.judge.id for v in verdicts if v.judge)),
+        "obeyed": dict(Counter(_OBEYED[v.obeyed] for v in verdicts if v.closed)),
         "failed": sum(v.degraded for v in verdicts),
         "median_ms": statistics.median(latencies) if latencies else None,
         "p95_ms": latencies[int(0.95 * (len(latencies) - 1))] if latencies else None,

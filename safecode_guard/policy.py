@@ -346,6 +346,8 @@ class DecodingPolicy(Part):
     """Refusal tokens are modulated only among the contrast's best top_k (paper: 20)."""
     root_weight: float | None = Field(default=None, ge=0, le=1)
     """Share of lambda for an ambiguous first token of a refusal, such as ``I``."""
+    retry_push: float = Field(default=4.0, gt=1)
+    """With ``on_disobeyed = "retry"``: how many times the push the second answer gets."""
     refusal_languages: tuple[str, ...] = ("en", "de", "fr", "es", "zh")
     refusal_phrases: tuple[str, ...] = ()
     """Phrases of your own, added to the lexicon."""
@@ -481,6 +483,13 @@ class PolicyFields(Part):
     """Newest pictures that a judge is shown together; earlier ones are judged in such groups."""
     scene_judged: Literal["together", "each", "both"] = "both"
     """Several pictures are judged together, each by itself, or in both ways; the worst counts."""
+    obeyed_by: Literal["lexicon", "judge"] = "lexicon"
+    """Who tells whether a steered answer obeyed. ``judge``: after an unsafe verdict the judge of
+    stage ``output``, and the lexicon where that cannot."""
+    on_disobeyed: Literal["report", "retry", "replace", "rail"] = "report"
+    """What follows if it did not. ``report``: the verdict says so. ``retry``: a second answer, with
+    a larger push. After an unsafe verdict: ``replace`` answers with ``refusal_text``, ``rail``
+    judges the answer as stage ``output`` would. All but ``report`` hold the answer back."""
     on_block: Literal["message", "raise"] = "message"
     """Answer a blocked turn with ``refusal_text``, or raise ``TurnBlocked``."""
     refusal_text: str = Field(

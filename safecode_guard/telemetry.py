@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from typing import Any, Final
 
-from safecode_guard.verdict import Verdict
+from safecode_guard.verdict import CLOSED_EVENT, EVENT_NAME, Verdict
 
 SCOPE: Final = "safecode_guard"
 _LOG: Final = logging.getLogger("safecode_guard.telemetry")
@@ -19,9 +19,10 @@ class Telemetry:
     """A sink that counts verdicts, times judges and marks the span that a verdict was made in.
 
     Metrics: ``safecode.verdicts`` (by stage, label, action), ``safecode.checks.failed`` (by stage,
-    judge) and ``safecode.judge.duration`` in seconds (by stage, judge), cached judgements left out.
-    The current span gets an event ``safecode.verdict``. What goes wrong here is logged, and stops
-    no turn.
+    judge), ``safecode.judge.duration`` in seconds (by stage, judge), cached judgements left out,
+    and ``safecode.answers`` (by label, obeyed, followed_by): what became of steered answers. The
+    current span gets events ``safecode.verdict`` and ``safecode.verdict.closed``. What goes wrong
+    here is logged, and stops no turn.
 
     Example:
         >>> guard = SafeCoDeGuard(model=model, sinks=[Telemetry()])       # doctest: +SKIP
@@ -45,15 +46,30 @@ class Telemetry:
         meter = metrics.get_meter(SCOPE, meter_provider=meter_provider)
         self._trace = trace
         self._verdicts = meter.create_counter("safecode.verdicts", unit="{verdict}")
+        self._answers = meter.create_counter("safecode.answers", unit="{answer}")
         self._failed = meter.create_counter("safecode.checks.failed", unit="{check}")
         self._duration = meter.create_histogram("safecode.judge.duration", unit="s")
 
     def __call__(self, verdict: Verdict) -> None:
         """Count a verdict."""
         try:
-            self._count(verdict)
+            if verdict.closed:
+                self._count_answer(verdict)
+            else:
+                self._count(verdict)
         except Exception:  # whatever a provider raises, telemetry stops no turn
             _LOG.warning("A verdict could not be counted", exc_info=True)
+
+    def _count_answer(self, verdict: Verdict) -> None:
+        """Count what became of a steered answer; its verdict was counted before."""
+        facts: dict[str, Any] = {
+            "safecode.label": verdict.label or "none",
+            "safecode.obeyed": {True: "yes", False: "no", None: "not told"}[verdict.obeyed],
+            "safecode.followed_by": verdict.followed_by or "none",
+        }
+        self._answers.add(1, facts)
+        facts["safecode.verdict_id"] = verdict.id
+        self._trace.get_current_span().add_event(CLOSED_EVENT, facts)
 
     def _count(self, verdict: Verdict) -> None:
         labels = {
@@ -75,4 +91,4 @@ class Telemetry:
         if judge is not None:
             facts["safecode.judge"] = judge.id
             facts["safecode.judge_health"] = judge.health
-        self._trace.get_current_span().add_event("safecode.verdict", facts)
+        self._trace.get_current_span().add_event(EVENT_NAME, facts)

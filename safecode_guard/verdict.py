@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
 
 EVENT_NAME: Final = "safecode.verdict"
+CLOSED_EVENT: Final = "safecode.verdict.closed"
+"""Tells the verdict of a steered turn once more, with what became of its answer."""
 METADATA_KEY: Final = "safecode"
 STATE_KEY: Final = "safecode_verdicts"
 """Where the state of a graph or an agent keeps verdicts, by what they are about."""
@@ -29,6 +31,10 @@ ParseStatus = Literal["logits", "parsed", "low_mass", "malformed", "not_run"]
 ReplyForm = Literal["logprobs", "json", "word"]
 """How a judge behind a server was made to answer: by the probabilities of its next token, by JSON
 that its server holds to a schema, or by one word that is read strictly."""
+
+
+FollowUp = Literal["retry", "replace", "rail"]
+"""What follows an answer that did not obey: a second one, the guard's own text, a judge's look."""
 
 
 class _Record(BaseModel):
@@ -190,9 +196,20 @@ class Verdict(_Record):
     tool_call: ToolCallRef | None = None
     judge: JudgeRecord | None = None
     decoding: DecodingRecord | None = None
+    obeyed: bool | None = None
+    """Whether the finished answer did what it was steered to: refuse or advise against after an
+    unsafe verdict, not refuse after a safe one; None: not steered, not finished, or not told."""
+    followed_by: FollowUp | None = None
+    """What the policy did as the answer had not obeyed; after ``retry``, ``obeyed`` and
+    ``decoding`` are those of the second answer."""
     policy: PolicyRef
     review: Review | None = None
     error: str | None = None
+
+    @property
+    def closed(self) -> bool:
+        """Whether it also tells what became of the steered answer: the same id as before it."""
+        return self.obeyed is not None or self.followed_by is not None
 
     @property
     def standing(self) -> Action:
@@ -210,7 +227,10 @@ class Verdict(_Record):
 
     @classmethod
     def all_from_message(cls, message: BaseMessage) -> tuple[Self, ...]:
-        """Return every verdict on a message, in the order in which they were made."""
+        """Return every verdict on a message, in the order in which they were made.
+
+        Of one that a stream carries twice, before its answer and with it, that is the later form.
+        """
         return cls._parse_all(message.response_metadata)
 
     @classmethod
@@ -225,17 +245,21 @@ class Verdict(_Record):
         return max(found, key=lambda v: severity(v.standing), default=None)
 
     @classmethod
-    def from_event(cls, event: Mapping[str, Any]) -> Self | None:
+    def from_event(cls, event: Mapping[str, Any], *, name: str = EVENT_NAME) -> Self | None:
         """Return the verdict of a LangChain stream event, or None if the event is another.
 
         Takes ``astream_events`` entries, the bare payload of a custom event, and what LangGraph
         yields in ``stream_mode="custom"``.
+
+        Args:
+            event: The event.
+            name: `CLOSED_EVENT` for verdicts with what became of their answers.
         """
         payload: Any = event
         if event.get("event") == "on_custom_event":
-            payload = event.get("data") if event.get("name") == EVENT_NAME else None
-        elif EVENT_NAME in event:
-            payload = event[EVENT_NAME]
+            payload = event.get("data") if event.get("name") == name else None
+        elif name in event:
+            payload = event[name]
         if not isinstance(payload, Mapping) or "schema_version" not in payload:
             return None
         return cls.model_validate(payload)
@@ -243,7 +267,8 @@ class Verdict(_Record):
     @classmethod
     def _parse_all(cls, metadata: Mapping[str, Any]) -> tuple[Self, ...]:
         found: Iterable[Any] = metadata.get(METADATA_KEY) or ()
-        return tuple(cls.model_validate(item) for item in found)
+        verdicts = [cls.model_validate(item) for item in found]
+        return tuple({verdict.id: verdict for verdict in verdicts}.values())
 
 
 def to_metadata(verdicts: Iterable[Verdict]) -> dict[str, Any]:

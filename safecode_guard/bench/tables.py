@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from rich.console import Console
@@ -12,12 +12,41 @@ Cells = list[str]
 DASH: Final = "-"
 
 
-def show_table(title: str, columns: Sequence[str], rows: Iterable[Cells]) -> None:
-    """Print one table on stdout."""
-    table = Table(*columns, title=title, title_justify="left")
-    for cells in rows:
-        table.add_row(*cells)
-    Console().print(table)
+def show_table(title: str, columns: Sequence[str], rows: Iterable[Cells], *, keys: int = 1) -> None:
+    """Print one table on stdout; one that is too wide in parts, each with the key columns.
+
+    Args:
+        title: Stands over the first part.
+        columns: Headings, which may be broken at their spaces.
+        rows: Cells, which are never broken.
+        keys: How many of the first columns every part begins with.
+    """
+    console, body = Console(), list(rows)
+    widths = [_width(column, [row[i] for row in body]) for i, column in enumerate(columns)]
+    for part in _parts(widths, keys, console.width):
+        table = Table(title=title, title_justify="left")
+        for i in part:
+            table.add_column(columns[i], width=widths[i])
+        for row in body:
+            table.add_row(*(row[i] for i in part))
+        console.print(table)
+        title = ""
+
+
+def _width(column: str, cells: Sequence[str]) -> int:
+    return max(map(len, [*column.split(), *cells]), default=1)
+
+
+def _parts(widths: Sequence[int], keys: int, most: int) -> Iterator[list[int]]:
+    """Yield the columns of each part: the keys, and as many others as fit, but at least one."""
+    first = list(range(min(keys, len(widths))))
+    part = list(first)
+    for i in range(len(first), len(widths)):
+        if len(part) > len(first) and 1 + sum(widths[k] + 3 for k in [*part, i]) > most:
+            yield part
+            part = list(first)
+        part.append(i)
+    yield part
 
 
 def markdown_table(title: str, columns: Sequence[str], rows: Iterable[Cells]) -> str:

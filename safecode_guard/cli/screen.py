@@ -95,6 +95,7 @@ def _details(verdict: Verdict) -> dict[str, str | None]:
         "not judged": "; ".join(skipped),
         "judge": _judge(verdict.judge) if verdict.judge else None,
         "steering": _steering(verdict.decoding) if verdict.decoding else None,
+        "obeyed": _obeyed(verdict),
         "policy": f"{verdict.policy.name}, {verdict.policy.digest[:12]}",
     }
 
@@ -110,6 +111,14 @@ def _pictures(verdict: Verdict) -> str | None:
 def _judge(judge: JudgeRecord) -> str:
     form = f", by {judge.reply_form}" if judge.reply_form else ""
     return f"{judge.id}{form}, {'cached' if judge.cached else f'{judge.latency_ms:.0f} ms'}"
+
+
+def _obeyed(verdict: Verdict) -> str | None:
+    """Return whether the steered answer did as it should, and what followed if it did not."""
+    if not verdict.closed:
+        return None
+    said = {True: "yes", False: "no", None: "not told"}[verdict.obeyed]
+    return f"{said}, followed by {verdict.followed_by}" if verdict.followed_by else said
 
 
 def _steering(decoding: DecodingRecord) -> str:

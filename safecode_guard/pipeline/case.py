@@ -11,7 +11,7 @@ from safecode_guard.pipeline.examiner import Finding, Subject
 from safecode_guard.pipeline.requests import TurnRequest, TurnResult
 from safecode_guard.steering.trace import Traced
 from safecode_guard.turns.turn import Turn
-from safecode_guard.verdict import Verdict
+from safecode_guard.verdict import DecodingRecord, FollowUp, Verdict
 
 
 @dataclass(eq=False)
@@ -33,6 +33,13 @@ class Case:
     """Only the grammar's refusal branch may be decoded."""
     railed: bool = False
     """The finished answer has to be judged before any of it may leave."""
+    held: bool = False
+    """None of the answer may leave before it is finished: it is railed, or another may follow."""
+    obeyed: bool | None = None
+    """Whether the answer did what it was steered to; None: not told."""
+    followed_by: FollowUp | None = None
+    second: DecodingRecord | None = None
+    """How the second answer is steered, as the first did not obey; None: there is no second."""
     text: str = ""
     answered: bool = False
     """The engine is done with it."""
@@ -62,8 +69,8 @@ class Case:
             record=self.record,
             constraint=request.refusal if self.refuse else request.constraint,
             options=request.options,
-            live=request.live and not self.railed,
-            held=self.railed,
+            live=request.live and not self.held,
+            held=self.held,
             deadline=request.deadline,
             cancelled=request.cancelled,
         )

@@ -1,7 +1,8 @@
 """Examines a subject: route it, judge it, conclude the verdict, and tell it.
 
 Here alone verdicts are made. Whoever needs one gets it from `Examiner.conclude`, with the id of its
-run, and nobody edits it afterwards.
+run, and nobody edits it afterwards. A steered turn's is closed by `Examiner.close`, once its answer
+is there.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 from safecode_guard.judges.cache import JudgementCache
 from safecode_guard.judges.deadlines import Strays
@@ -30,6 +32,7 @@ from safecode_guard.turns.scene import Scene, Shown, scenes_of
 from safecode_guard.turns.turn import Turn
 from safecode_guard.verdict import (
     DecodingRecord,
+    FollowUp,
     Judgement,
     JudgeRecord,
     PolicyRef,
@@ -217,9 +220,13 @@ class Examiner:
         """Return the verdict on a subject; nothing is generated."""
         return run(self.examine(subject, ThisThread()))
 
+    async def find(self, subject: Subject, host: Host) -> Finding:
+        """Return the finding on a subject; no verdict is made of it."""
+        return self.settled(subject) or (await self.judged([subject], host))[0]
+
     async def examine(self, subject: Subject, host: Host) -> Verdict:
         """Return the verdict on a subject in the host's form; see `check`."""
-        finding = self.settled(subject) or (await self.judged([subject], host))[0]
+        finding = await self.find(subject, host)
         return await host.call(partial(self.conclude, subject, finding))  # sinks may block
 
     def conclude(
@@ -231,10 +238,36 @@ class Examiner:
         """
         verdict = self._verdict(subject, finding, decoding)
         if verdict.label is not None or verdict.degraded:
-            for sink in self.sinks:
-                sink(verdict)
-            subject.run.tell(verdict)
+            self._tell(subject, verdict)
         return verdict
+
+    def close(
+        self,
+        subject: Subject,
+        verdict: Verdict,
+        *,
+        obeyed: bool | None,
+        decoding: DecodingRecord | None = None,
+        followed_by: FollowUp | None = None,
+    ) -> Verdict:
+        """Return a steered turn's verdict with what became of its answer, and tell it once more.
+
+        It keeps its id: whoever keeps verdicts by their ids has the whole one. Where nothing can be
+        said of the answer it stands as it was told.
+        """
+        if obeyed is None and followed_by is None:
+            return verdict
+        became: dict[str, Any] = {"obeyed": obeyed, "followed_by": followed_by}
+        if decoding is not None:
+            became["decoding"] = decoding
+        closed = verdict.model_copy(update=became)
+        self._tell(subject, closed)
+        return closed
+
+    def _tell(self, subject: Subject, verdict: Verdict) -> None:
+        for sink in self.sinks:
+            sink(verdict)
+        subject.run.tell(verdict)
 
     def _verdict(
         self, subject: Subject, finding: Finding, decoding: DecodingRecord | None

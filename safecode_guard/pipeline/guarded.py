@@ -7,10 +7,11 @@ and on an event loop. It is written as a coroutine over a `Host`, which does the
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from contextlib import aclosing, closing
 from dataclasses import replace
 from functools import partial
+from typing import TypeVar
 
 from safecode_guard.errors import TurnTimeout
 from safecode_guard.judges.protocol import OpenPrompt, judges_on
@@ -18,8 +19,9 @@ from safecode_guard.models.protocol import Delta, Engine, Session
 from safecode_guard.pipeline import rail
 from safecode_guard.pipeline.admission import Admission, waited_too_long
 from safecode_guard.pipeline.case import Case
-from safecode_guard.pipeline.examiner import Examiner, Finding
+from safecode_guard.pipeline.examiner import Examiner, Finding, Subject
 from safecode_guard.pipeline.host import Host, ThisThread, drive
+from safecode_guard.pipeline.obedience import Obedience
 from safecode_guard.pipeline.requests import (
     Piece,
     TurnEvent,
@@ -31,10 +33,11 @@ from safecode_guard.pipeline.rules import Decision
 from safecode_guard.pipeline.steering import Steering
 from safecode_guard.verdict import Verdict
 
+T = TypeVar("T")
 Events = AsyncGenerator[tuple[Case, TurnEvent]]
 Indexed = AsyncGenerator[tuple[int, TurnEvent]]
 Finished = tuple[Case, TurnResult, Delta]
-"""An answer that is held back until it has been judged, and the delta that completed it."""
+"""An answer that is looked at before its turn ends, and the delta that completed it."""
 
 
 class GuardedTurns:
@@ -52,6 +55,7 @@ class GuardedTurns:
         self.examiner = examiner
         self._steering = steering
         self._admission = admission
+        self._obedience = Obedience.of(examiner.policy)
 
     def run(self, requests: Sequence[TurnRequest]) -> list[TurnResult | Exception]:
         """Answer turns in this thread; those that fit together are decoded as one batch.
@@ -212,17 +216,66 @@ class GuardedTurns:
                 if case.finding is not None and _is_told(case.finding):
                     yield await host.call(partial(self._concluded, case))
                 case.railed = rail.applies(case, self.examiner.policy)
-            async with aclosing(self._answered(cases, session, host)) as events:
-                async for case, delta in events:
-                    for event in self._advanced(case, delta, finished):
-                        yield case, event
+                case.held = case.railed or self._obedience.holds(case)
+            async with aclosing(self._decoded(cases, session, host, finished)) as events:
+                async for event in events:
+                    yield event
         finally:
             session.close()
+        if self.examiner.policy.on_disobeyed == "retry":
+            async with aclosing(self._second_answers(finished, host)) as events:
+                async for event in events:
+                    yield event
 
     def _opened(self, cases: Sequence[Case]) -> Session:
         first = cases[0].request
         turns = [case.request.turn for case in cases]
         return self.engine.open(turns, first.sampling, tools=first.tools)
+
+    async def _decoded(
+        self, cases: Sequence[Case], session: Session, host: Host, finished: list[Finished]
+    ) -> Events:
+        """Answer cases and yield what is shown; what is looked at first goes into ``finished``."""
+        async with aclosing(self._answered(cases, session, host)) as deltas:
+            async for case, delta in deltas:
+                async with aclosing(self._advanced(case, delta, finished, host)) as events:
+                    async for event in events:
+                        yield event
+
+    async def _second_answers(self, finished: list[Finished], host: Host) -> Events:
+        """Answer once more, with a larger push, where the first answer did not obey.
+
+        That is told by the lexicon, while the place is still held.
+        """
+        disobeyed = [
+            case for case, result, _ in finished if self._obedience.told(case, result.text) is False
+        ]
+        again: list[Case] = []
+        for case in disobeyed:
+            try:
+                if await host.call(partial(self._steered_again, case)):
+                    again.append(case)
+            except Exception as error:  # strategies are foreign code
+                _drop(finished, [case])
+                yield case, error
+        if not again:
+            return
+        _drop(finished, again)
+        with closing(self._opened(again)) as session:
+            async with aclosing(self._decoded(again, session, host, finished)) as events:
+                async for event in events:
+                    yield event
+
+    def _steered_again(self, case: Case) -> bool:
+        """Steer a case harder; False if that is how it was steered already."""
+        first = case.verdict.decoding if case.verdict else None
+        insistence = self.examiner.policy.decoding.retry_push
+        record = self._steering.prepare(case, insistence=insistence)
+        if record is None or record == first:  # equal records, equal steering
+            return False
+        case.second, case.followed_by = record, "retry"
+        case.text, case.answered = "", False
+        return True
 
     async def _answered(
         self, cases: Sequence[Case], session: Session, host: Host
@@ -254,47 +307,101 @@ class GuardedTurns:
                 async for item in answer:
                     yield item
 
-    def _advanced(self, case: Case, delta: Delta, finished: list[Finished]) -> Generator[TurnEvent]:
-        """Return what a delta shows to the outside; of a railed answer, nothing yet."""
+    async def _advanced(
+        self, case: Case, delta: Delta, finished: list[Finished], host: Host
+    ) -> Events:
+        """Yield what a delta shows to the outside; of an answer that is held, nothing yet."""
         done = delta.finish is not None
         case.answered |= done or delta.error is not None
         if delta.error is not None:
-            yield delta.error
+            yield case, delta.error
             return
         case.text += delta.text
-        if not case.railed and (delta.text or (delta.native is not None and not done)):
-            yield Piece(delta.text, None if done else delta.native)
-        if done and case.railed:
+        if not case.held and (delta.text or (delta.native is not None and not done)):
+            yield case, Piece(delta.text, None if done else delta.native)
+        if done and (case.held or self._obedience.asks_judge(case)):
             finished.append((case, case.result(delta), delta))
         elif done:
-            yield case.result(delta)
+            case.obeyed = self._obedience.told(case, case.text)
+            for event in await host.call(partial(self._closed, case)) if case.verdict else ():
+                yield event
+            if not case.ended:
+                yield case, case.result(delta)
 
     # -- handing out --------------------------------------------------------------------------
 
     async def _released(self, held: Finished, host: Host) -> Events:
-        """Judge a finished answer, and hand it out or withhold it."""
+        """Look at a finished answer, close its verdict, and hand it out or withhold it."""
         case, result, _ = held
         try:
-            verdict = await self._rail_verdict(held, host)
+            output = await self._looked_at(held, host)
         except Exception as error:  # what cannot be judged is not handed out
             yield case, error
             return
-        yield case, verdict
-        result = replace(result, verdicts=(*result.verdicts, verdict))
-        if verdict.action in ("block", "review"):
-            yield case, rail.withheld(case, result.verdicts, self.examiner.policy)
+        for event in await host.call(partial(self._closed, case)):
+            yield event
+        if case.ended:
             return
-        if result.text and result.native is None:
-            yield case, Piece(result.text)
-        yield case, result
+        verdicts = tuple(verdict for verdict in (case.verdict, output) if verdict is not None)
+        if output is not None:
+            yield case, output
+        if output is not None and output.action in ("block", "review"):
+            yield case, rail.withheld(case, verdicts, self.examiner.policy)
+        elif case.followed_by == "replace":
+            yield case, rail.replaced(verdicts, self.examiner.policy)
+        else:
+            if case.held and result.text and result.native is None:
+                yield case, Piece(result.text)
+            yield case, replace(result, verdicts=verdicts)
 
-    async def _rail_verdict(self, held: Finished, host: Host) -> Verdict:
+    async def _looked_at(self, held: Finished, host: Host) -> Verdict | None:
+        """Tell whether an answer obeyed, and what follows; return its own verdict, if any."""
+        case, result, _ = held
+        output, found = None, None
+        if case.railed:
+            output = await self._at_output(held, host, self.examiner.examine)
+            found = output.label
+        elif self._obedience.asks_judge(case):
+            found = (await self._at_output(held, host, self.examiner.find)).decision.label
+        case.obeyed = self._obedience.told(case, result.text, found)
+        follows = self._obedience.follows(case)
+        if follows == "rail" and output is None:
+            output = await self._at_output(held, host, self.examiner.examine)
+        case.followed_by = follows or case.followed_by
+        return output
+
+    async def _at_output(
+        self, held: Finished, host: Host, examine: Callable[[Subject, Host], Awaitable[T]]
+    ) -> T:
+        """Return what is found of a finished answer; a place is held only for the engine itself."""
         case, result, delta = held
         subject = await host.call(lambda: rail.answer_subject(case, result, delta.read))
         if not judges_on(self.examiner.judge_at("output"), self.engine):
-            return await self.examiner.examine(subject, host)
+            return await examine(subject, host)
         async with host.place(self._admission, case.request.deadline):
-            return await self.examiner.examine(subject, host)
+            return await examine(subject, host)
+
+    def _closed(self, case: Case) -> list[tuple[Case, TurnEvent]]:
+        """Close a case's verdict, if there is anything new to it, and return the event of that."""
+        if case.verdict is None:
+            return []
+        try:
+            closed = self.examiner.close(
+                case.subject,
+                case.verdict,
+                obeyed=case.obeyed,
+                decoding=case.second,
+                followed_by=case.followed_by,
+            )
+        except Exception as error:  # sinks are foreign code: nothing goes on without its record
+            return [(case, error)]
+        news = closed is not case.verdict
+        case.verdict = closed
+        return [(case, closed)] if news else []
+
+
+def _drop(finished: list[Finished], cases: Sequence[Case]) -> None:
+    finished[:] = [held for held in finished if held[0] not in cases]
 
 
 def _is_told(finding: Finding) -> bool:

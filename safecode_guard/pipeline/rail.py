@@ -96,3 +96,8 @@ def withheld(case: Case, verdicts: tuple[Verdict, ...], policy: Policy) -> TurnR
         return TurnBlocked(last)
     text = policy.review_text if last.action == "review" else policy.refusal_text
     return TurnResult(text, "content_filter", verdicts=verdicts)
+
+
+def replaced(verdicts: tuple[Verdict, ...], policy: Policy) -> TurnResult:
+    """Return the guard's refusal in place of an answer that did not obey."""
+    return TurnResult(policy.refusal_text, "content_filter", verdicts=verdicts)

@@ -25,13 +25,17 @@ class Steering:
     seed: int
     """Where the caller gives none."""
 
-    def prepare(self, case: Case) -> DecodingRecord | None:
+    def prepare(self, case: Case, *, insistence: float = 1.0) -> DecodingRecord | None:
         """Set how a case is steered, and return the record of it; None if it is left alone.
+
+        Args:
+            case: The turn.
+            insistence: How many times harder than usual to push.
 
         Raises:
             Exception: Whatever the strategy raises; such a turn must not be answered.
         """
-        context = self._context(case)
+        context = self._context(case, insistence)
         plan = self.strategy.prepare(context)
         if plan is None:
             return None
@@ -52,7 +56,7 @@ class Steering:
         case.record = record.model_dump(mode="json")
         return record
 
-    def _context(self, case: Case) -> SteeringContext:
+    def _context(self, case: Case, insistence: float) -> SteeringContext:
         finding, request, vocabulary = case.finding, case.request, self.engine.vocabulary
         if vocabulary is None or finding is None or finding.judgement is None:
             raise LogitsUnavailable("There is nothing to steer by.", hint="Use mode 'judge_only'.")
@@ -68,6 +72,7 @@ class Steering:
             seed=self.seed if seed is None else seed,
             working_size=self.engine.working_size,
             probe=self.probe,
+            insistence=insistence,
         )
 
     def probe(

@@ -17,7 +17,7 @@ from langchain_core.callbacks import (
 )
 
 from safecode_guard.taxonomy import severity
-from safecode_guard.verdict import EVENT_NAME, Verdict
+from safecode_guard.verdict import CLOSED_EVENT, EVENT_NAME, Verdict
 
 if TYPE_CHECKING:
     from langchain_core.callbacks import CallbackManagerForLLMRun
@@ -33,18 +33,20 @@ current_run: ContextVar[tuple[CallbackManager, UUID] | None] = ContextVar(
 def emit_verdict(verdict: Verdict, run_manager: CallbackManagerForLLMRun | None = None) -> None:
     """Send a verdict as the custom event ``safecode.verdict`` on the run it belongs to.
 
+    With what became of its answer it is sent as ``safecode.verdict.closed``, so that whoever
+    listens to verdicts hears of each once.
     Without a run (a bare call outside any chain) there is nobody to tell; the message carries the
     verdict all the same.
     """
-    payload = verdict.to_json()
+    name, payload = CLOSED_EVENT if verdict.closed else EVENT_NAME, verdict.to_json()
     run = current_run.get() if run_manager is None else run_by(run_manager)
     if run is not None:
-        run[0].on_custom_event(EVENT_NAME, payload, run_id=run[1])
+        run[0].on_custom_event(name, payload, run_id=run[1])
         _note_in_trace(verdict, *run)
     else:
         with suppress(RuntimeError):  # no run to dispatch on
-            dispatch_custom_event(EVENT_NAME, payload)
-    _write_to_graph(payload)
+            dispatch_custom_event(name, payload)
+    _write_to_graph({name: payload})
 
 
 def _note_in_trace(verdict: Verdict, manager: CallbackManager, run_id: UUID) -> None:
@@ -88,7 +90,7 @@ def run_by(run_manager: CallbackManagerForLLMRun) -> tuple[CallbackManager, UUID
 
 
 def _write_to_graph(payload: dict[str, Any]) -> None:
-    """Write the verdict to LangGraph's custom stream when called inside a graph's node."""
+    """Write a verdict, under its event's name, to LangGraph's custom stream in a graph's node."""
     if "langgraph.config" not in sys.modules:
         return
     from langgraph.config import get_stream_writer
@@ -97,7 +99,7 @@ def _write_to_graph(payload: dict[str, Any]) -> None:
         writer = get_stream_writer()
     except (RuntimeError, KeyError):  # outside of a graph
         return
-    writer({EVENT_NAME: payload})
+    writer(payload)
 
 
 class VerdictHandler(BaseCallbackHandler):
@@ -110,22 +112,34 @@ class VerdictHandler(BaseCallbackHandler):
         >>> chain.invoke(messages, {"callbacks": [VerdictHandler(seen.append)]})  # doctest: +SKIP
     """
 
-    def __init__(self, on_verdict: Callable[[Verdict], Any]) -> None:
-        self._on_verdict = on_verdict
+    def __init__(
+        self,
+        on_verdict: Callable[[Verdict], Any],
+        *,
+        on_closed: Callable[[Verdict], Any] | None = None,
+    ) -> None:
+        """Take what is called with verdicts, and with those of steered turns once more, closed."""
+        self._told = {EVENT_NAME: on_verdict, CLOSED_EVENT: on_closed}
 
     def on_custom_event(self, name: str, data: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """Pass verdict events on."""
-        if name == EVENT_NAME:
-            self._on_verdict(Verdict.model_validate(data))
+        if tell := self._told.get(name):
+            tell(Verdict.model_validate(data))
 
 
 class AsyncVerdictHandler(AsyncCallbackHandler):
-    """Awaits a coroutine function with every verdict."""
+    """Awaits a coroutine function with every verdict; see `VerdictHandler`."""
 
-    def __init__(self, on_verdict: Callable[[Verdict], Any]) -> None:
-        self._on_verdict = on_verdict
+    def __init__(
+        self,
+        on_verdict: Callable[[Verdict], Any],
+        *,
+        on_closed: Callable[[Verdict], Any] | None = None,
+    ) -> None:
+        """Take what is awaited with verdicts, and with those of steered turns once more, closed."""
+        self._told = {EVENT_NAME: on_verdict, CLOSED_EVENT: on_closed}
 
     async def on_custom_event(self, name: str, data: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """Pass verdict events on."""
-        if name == EVENT_NAME:
-            await self._on_verdict(Verdict.model_validate(data))
+        if tell := self._told.get(name):
+            await tell(Verdict.model_validate(data))

@@ -104,7 +104,8 @@ class AnswerStream:
         self._shape = shape
         self._visible = shape.text_filter()
         self._native = False
-        self._verdicts: list[Verdict] = []
+        self._begun = False
+        self._verdicts: dict[str, Verdict] = {}
 
     def chunks(self, event: TurnEvent) -> Iterator[ChatGenerationChunk]:
         """Return the chunks that an event gives.
@@ -115,11 +116,13 @@ class AnswerStream:
         if isinstance(event, Exception):
             raise event
         if isinstance(event, Verdict):
-            self._verdicts.append(event)
+            self._verdicts[event.id] = event  # of one told twice before any text, the later form
             return
-        if self._verdicts:  # on one chunk: readers of events keep the last of two
-            yield ChatGenerationChunk(message=verdict_chunk(self._verdicts))
-            self._verdicts = []
+        if self._verdicts and not (self._begun and isinstance(event, TurnResult)):
+            # on one chunk: readers of events keep the last of two
+            yield ChatGenerationChunk(message=verdict_chunk(tuple(self._verdicts.values())))
+            self._verdicts = {}
+        self._begun = True
         if isinstance(event, TurnResult):
             yield from self._ending(event)
         elif event.native is not None:
@@ -137,7 +140,8 @@ class AnswerStream:
         if rest := result.text if result.withheld else self._visible.rest(result):
             yield ChatGenerationChunk(message=AIMessageChunk(content=rest))
         info = {"finish_reason": result.finish}
-        yield ChatGenerationChunk(message=final_chunk(result, self._shape), generation_info=info)
+        final = final_chunk(result, self._shape, tuple(self._verdicts.values()))
+        yield ChatGenerationChunk(message=final, generation_info=info)
 
 
 def whole_chunk(message: AIMessage) -> AIMessageChunk:
@@ -158,8 +162,10 @@ def verdict_chunk(verdicts: Sequence[Verdict]) -> AIMessageChunk:
     return AIMessageChunk(content="", response_metadata=to_metadata(verdicts))
 
 
-def final_chunk(result: TurnResult, shape: AnswerShape) -> AIMessageChunk:
-    """Return the closing chunk: tool calls, usage, finish reason."""
+def final_chunk(
+    result: TurnResult, shape: AnswerShape, closed: Sequence[Verdict] = ()
+) -> AIMessageChunk:
+    """Return the closing chunk: tool calls, usage, finish reason, verdicts that were closed."""
     answer = shape.parse(result)
     read = [
         (call.name, json.dumps(call.arguments, ensure_ascii=False), _call_id())
@@ -170,7 +176,7 @@ def final_chunk(result: TurnResult, shape: AnswerShape) -> AIMessageChunk:
         content="",
         additional_kwargs=_refusal(answer),
         tool_call_chunks=_call_chunks([*read, *unread]),
-        response_metadata=_metadata(result, shape),
+        response_metadata=_metadata(result, shape) | (to_metadata(closed) if closed else {}),
         usage_metadata=_usage(result),
         chunk_position="last",
     )

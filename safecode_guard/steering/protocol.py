@@ -73,6 +73,9 @@ class SteeringContext:
     working_size: Callable[[Image.Image], tuple[int, int]]
     """(width, height) to which the model's preprocessing resizes a picture."""
     probe: Probe
+    insistence: float = 1.0
+    """How many times harder than usual to push: above 1 for a second answer, as the first one did
+    not obey. A strategy whose record stays the same for it is not asked for a second one."""
 
 
 @runtime_checkable

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
 
-from safecode_guard.verdict import Verdict
+from safecode_guard.verdict import CLOSED_EVENT, EVENT_NAME, Verdict
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,12 @@ class EventRecorder(BaseCallbackHandler):
     @property
     def verdicts(self) -> list[Verdict]:
         """The verdicts among the events, in order."""
-        shaped = (
-            {"event": "on_custom_event", "name": event.name, "data": event.data}
-            for event in self.events
-        )
-        return [verdict for entry in shaped if (verdict := Verdict.from_event(entry))]
+        return self._named(EVENT_NAME)
+
+    @property
+    def closed(self) -> list[Verdict]:
+        """The verdicts told once more, with what became of their answers, in order."""
+        return self._named(CLOSED_EVENT)
+
+    def _named(self, name: str) -> list[Verdict]:
+        return [Verdict.model_validate(event.data) for event in self.events if event.name == name]

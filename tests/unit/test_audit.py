@@ -39,7 +39,8 @@ def test_a_guard_writes_before_it_answers_and_a_check_too(path: Path) -> None:
     model = ChatTransformers.from_engine(ScriptedVLM("Yes."), temperature=0)
     SafeCoDeGuard(model=model, judge=ScriptedJudge(0.1), sinks=[log]).invoke(ask())
     SafeCoDeCheck(judge=ScriptedJudge(0.9), sinks=[log]).check(ask())
-    assert [e.verdict.label for e in entries(path)] == ["safe", "unsafe"]
+    told = [(e.verdict.label, e.verdict.obeyed) for e in entries(path)]
+    assert told == [("safe", None), ("safe", True), ("unsafe", None)]
 
 
 def test_what_cannot_be_recorded_is_not_answered(path: Path) -> None:
@@ -143,6 +144,21 @@ def test_what_verdicts_add_up_to(path: Path) -> None:
     assert found["labels"] == {"safe": 1, "unsafe": 1, "None": 1}
     assert found["failed"] == 1
     json.dumps(found)
+
+
+def test_a_steered_turn_has_a_second_line_and_counts_once(path: Path) -> None:
+    model = ChatTransformers.from_engine(ScriptedVLM("Run."), temperature=0)
+    guard = SafeCoDeGuard(model=model, judge=ScriptedJudge(0.9), sinks=[AuditLog(path)])
+    reply = guard.invoke(ask())
+    lines = [entry.verdict for entry in entries(path)]
+    assert [line and (line.id, line.obeyed) for line in lines] == [
+        (lines[0].id, None),  # type: ignore[union-attr]
+        (lines[0].id, False),  # type: ignore[union-attr]
+    ]
+    assert lines[1] == Verdict.from_message(reply)
+    found = statistics_of(path)
+    assert (found["verdicts"], found["obeyed"]) == (1, {"no": 1})
+    assert verify(path).sound
 
 
 def test_a_place_that_cannot_be_written_is_told_at_the_start(tmp_path: Path) -> None:

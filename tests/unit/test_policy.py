@@ -280,6 +280,8 @@ def test_the_digest_does_not_depend_on_the_order_of_categories() -> None:
 CHANGES: list[dict[str, Any]] = [
     {"name": "other"},
     {"mode": "judge_only"},
+    {"obeyed_by": "judge"},
+    {"on_disobeyed": "retry"},
     {"images": {"max_images": 1}},
     {"routing": {"history_images": 2}},
     {"judge": {"kind": "custom", "id": "mine"}},

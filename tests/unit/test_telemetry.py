@@ -9,9 +9,9 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from safecode_guard import SafeCoDeCheck
+from safecode_guard import ChatTransformers, SafeCoDeCheck, SafeCoDeGuard
 from safecode_guard.telemetry import Telemetry
-from safecode_guard.testing import ScriptedJudge
+from safecode_guard.testing import ScriptedJudge, ScriptedVLM
 from tests.messages import ask
 
 
@@ -43,6 +43,20 @@ def test_verdicts_failures_and_times_are_counted() -> None:
     (duration,) = points(reader, "safecode.judge.duration")
     assert duration.count == 3  # neither the failed one nor the cached one
     assert "secret words" not in repr(reader.get_metrics_data())
+
+
+def test_what_became_of_steered_answers_is_counted_apart() -> None:
+    reader = InMemoryMetricReader()
+    sink = Telemetry(meter_provider=MeterProvider([reader]))
+    model = ChatTransformers.from_engine(ScriptedVLM("Run."), temperature=0)
+    for p_unsafe in (0.9, 0.1, 0.5):
+        SafeCoDeGuard(model=model, judge=ScriptedJudge(p_unsafe), sinks=[sink]).invoke(ask())
+    assert sum(point.value for point in points(reader, "safecode.verdicts")) == 3
+    answers = {
+        (p.attributes["safecode.label"], p.attributes["safecode.obeyed"]): p.value
+        for p in points(reader, "safecode.answers")
+    }
+    assert answers == {("unsafe", "no"): 1, ("safe", "yes"): 1}
 
 
 def test_the_span_that_a_verdict_is_made_in_is_marked_without_content() -> None:

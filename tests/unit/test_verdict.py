@@ -38,6 +38,8 @@ def verdict(**values: Any) -> Verdict:
 
 
 FULL = verdict(
+    obeyed=True,
+    followed_by="retry",
     run_id="run",
     stage="tool_call",
     label="unsafe",

@@ -19,11 +19,14 @@ from safecode_guard.errors import GuardError
 from safecode_guard.judges.failsafe import run_many
 from safecode_guard.judges.protocol import BaseJudge, Judge, JudgeAbilities, JudgeRequest
 from safecode_guard.models.protocol import Engine, Sampling
+from safecode_guard.pipeline.examiner import Subject
 from safecode_guard.pipeline.factory import make_examiner, make_turns
 from safecode_guard.pipeline.guarded import GuardedTurns
 from safecode_guard.pipeline.requests import TurnRequest, TurnResult
-from safecode_guard.pipeline.rules import certainty_of, decide
-from safecode_guard.verdict import Judgement
+from safecode_guard.pipeline.rules import certainty_of, decide, label_of
+from safecode_guard.policy import Thresholds
+from safecode_guard.turns.scene import SCENE_IMAGES, Shown
+from safecode_guard.verdict import FollowUp, Judgement
 
 BATCH: Final = 32
 MAX_TOKENS: Final = 64
@@ -46,6 +49,9 @@ class Answer:
     tokens: int
     withheld: bool = False
     """The guard answered in the model's place."""
+    obeyed: bool | None = None
+    """As its verdict says; None: not told."""
+    followed_by: FollowUp | None = None
 
 
 @dataclass(frozen=True)
@@ -89,11 +95,10 @@ class Asker:
         judge = panelist.judge
         if judge is None:
             return {item.key: panelist.scripted(item) for item in items}
-        keys = {item.key: f"judgement|{panelist.identity}|{item.key}" for item in items}
+        keys = {item.key: _judgement_key(panelist, item) for item in items}
         for chunk in _chunks(items):
             if any(keys[item.key] not in self._ledger for item in chunk):
-                requests = [JudgeRequest.of_turn(item.turn) for item in chunk]
-                found = run_many(judge, requests)
+                found = _gravest(judge, chunk, panelist.shown)
                 self._ledger.add(
                     {
                         keys[item.key]: _stored(judgement)
@@ -145,6 +150,7 @@ class Asker:
         row, policy, parameters = plan.row, plan.row.policy(), plan.row.parameters(self.model)
         how = "second_view" if row.blind else row.decoding.strategy
         common = ["answer", self._identity, how, parameters.model_dump_json(), self._max_tokens]
+        common += ["follows", row.follows, policy.decoding.retry_push]
         for item in plan.items:
             judgement = plan.judgements[item.key] if row.judged else CERTAIN
             parts = [*common, item.key]
@@ -194,7 +200,28 @@ def _apart(chunk: Sequence[tuple[str, Wanted]]) -> list[list[tuple[str, Wanted]]
 def _answer(result: TurnResult | Exception) -> Answer:
     if isinstance(result, Exception):
         raise result
-    return Answer(result.text, len(result.tokens), result.withheld)
+    verdict = result.verdicts[0] if result.verdicts else None
+    obeyed, followed = (verdict.obeyed, verdict.followed_by) if verdict else (None, None)
+    return Answer(result.text, len(result.tokens), result.withheld, obeyed, followed)
+
+
+def _judgement_key(panelist: Panelist, item: Item) -> str:
+    several = [panelist.shown] if len(item.turn.images) > 1 else []
+    return "|".join(["judgement", panelist.identity, *several, item.key])
+
+
+def _gravest(judge: Judge, items: Sequence[Item], shown: Shown) -> list[Judgement]:
+    """Return the gravest judgement on each item; of several pictures there is more than one."""
+    asked = [Subject("input", item.turn).requests(most=SCENE_IMAGES, shown=shown) for item in items]
+    found = iter(run_many(judge, [request for requests in asked for request in requests]))
+    return [max((next(found) for _ in requests), key=_gravity) for requests in asked]
+
+
+def _gravity(judgement: Judgement) -> tuple[int, float]:
+    label = label_of(judgement, Thresholds())
+    p_unsafe = judgement.p_unsafe
+    rank = ("safe", "undecided", "unsafe", None).index(label)
+    return rank, 1.0 if p_unsafe is None else p_unsafe
 
 
 def _stored(judgement: Judgement) -> dict[str, object]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import mimetypes
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -46,6 +46,12 @@ class Item:
     """Its phrase is in no split that the tiny model was trained on."""
     expected: str | None = None
     """The one right answer to a plain question."""
+    tip: str | None = None
+    """What help that is right names; None: nobody knows."""
+    hazard: str | None = None
+    """What a refusal that gives a reason should name; None: nobody knows."""
+    caption: str = ""
+    """What the picture shows."""
 
     @property
     def key(self) -> str:
@@ -114,6 +120,9 @@ def _pair_items(pair: world.Pair) -> Iterator[Item]:
             family=pair.family,
             phrase=pair.phrase,
             unseen=pair.unseen,
+            tip=pair.tip,
+            hazard=scene.hazard,
+            caption=scene.caption,
         )
 
 
@@ -144,8 +153,14 @@ def _look_items(pair: world.Pair) -> Iterator[Item]:
 
 def one_picture(image: Image.Image, text: str) -> Turn:
     """Return the conversation of one picture and one request about it."""
-    images = load(Media(image), ImagePolicy())
-    return Turn((TurnMessage("user", (ImagePart(0), TextPart(text))),), tuple(images))
+    return about([image], text)
+
+
+def about(pictures: Sequence[Image.Image], text: str) -> Turn:
+    """Return the conversation of some pictures and one request about them."""
+    images = tuple(image for each in pictures for image in load(Media(each), ImagePolicy()))
+    shown = tuple(ImagePart(i) for i in range(len(images)))
+    return Turn((TurnMessage("user", (*shown, TextPart(text))),), images)
 
 
 def file_exam(path: Path) -> Exam:
@@ -153,8 +168,8 @@ def file_exam(path: Path) -> Exam:
 
     A pair is ``{"id", "query", "safe_image", "unsafe_image"}``, a harmless request that sounds
     dangerous ``{"id", "query", "image"}``; paths are relative to the file. A ``family`` may be
-    given for the breakdown. Refusals are told by the library's lexicon; an answer counts as well
-    formed if it is not empty and ends as a sentence does.
+    given for the breakdown, and a ``tip`` that right help names. Refusals are told by the library's
+    lexicon; an answer counts as well formed if it is not empty and ends as a sentence does.
 
     Raises:
         GuardError: If a line is not readable, an id comes twice, or there is no pair at all.
@@ -202,6 +217,7 @@ def _file_items(entry: dict[str, Any], folder: Path) -> Iterator[Item]:
             turn=_read(folder / entry[column], entry["query"]),
             family=str(entry.get("family", "")),
             phrase=entry["query"],
+            tip=entry.get("tip"),
         )
 
 

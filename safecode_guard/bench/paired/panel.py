@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +18,7 @@ from safecode_guard.models.protocol import Engine
 from safecode_guard.pipeline.factory import load_local
 from safecode_guard.policy import LocalJudgeConfig
 from safecode_guard.tiny.load import weights_path
+from safecode_guard.turns.scene import Shown
 from safecode_guard.verdict import Judgement
 
 SAME: Final = "same"
@@ -29,6 +30,9 @@ NAMES: Final = (SAME, *EMBEDDED, *SCRIPTED)
 MEMBERS: Final = ("light", SAME)
 COMPOSED: Final = ("cascade", "both")
 """``light``, and then ``same`` where it is not sure; and the mean of the two, always asked."""
+
+_SHOWN: Final[Mapping[str, Shown]] = {"_each": "each", "_together": "together"}
+"""Endings of a judge's name: ``same_each`` looks at each picture by itself, and no more."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,8 @@ class Panelist:
     """Of the model of its own, if it has one."""
     members: tuple[str, ...] = ()
     """Names of the judges that it asks, in order."""
+    shown: Shown = "both"
+    """How it is shown several pictures of one turn; the worst finding counts."""
 
     def scripted(self, item: Item) -> Judgement:
         """Return what a scripted judge says of an item, with certainty."""
@@ -64,7 +70,9 @@ def panel(names: str, model: Engine, *, folder: Path) -> list[Panelist]:
     """Return judges by a comma-separated list of names or of model directories.
 
     Args:
-        names: Of `NAMES` and `COMPOSED`, or directories.
+        names: Of `NAMES` and `COMPOSED`, or directories. With the ending ``_each`` or
+            ``_together`` a judge looks at several pictures of a turn in that way alone, and else in
+            both.
         model: The guarded model, which judges under the name ``same``.
         folder: Its directory.
 
@@ -78,6 +86,10 @@ def _panelist(name: str, model: Engine, folder: Path) -> Panelist:
     if name in SCRIPTED:
         return Panelist(name, None, name)
     judge: Judge
+    for ending, shown in _SHOWN.items():
+        if name.endswith(ending) and not Path(name).is_dir():
+            one = _panelist(name.removesuffix(ending), model, folder)
+            return replace(one, name=name, shown=shown)
     if name == SAME:
         judge = LabelLogitsJudge(model, id=f"same:{folder.name}")
         return Panelist(name, judge, f"{weights_sha256(folder)}:{judge.prompt_version}")

@@ -33,6 +33,14 @@ ROW_COLUMNS: Final = (
     "s / turn",
     "x plain",
 )
+STRICT_COLUMNS: Final = (
+    "strategy",
+    "judge",
+    "helped rightly",
+    "obeyed",
+    "followed",
+    "wrong reason",
+)
 JUDGE_COLUMNS: Final = (
     "judge",
     "safe right",
@@ -67,8 +75,8 @@ NOVELTY_COLUMNS: Final = (
 
 def show(record: Record) -> None:
     """Print a result as tables on stdout."""
-    for table in _tables(record):
-        show_table(*table)
+    for title, columns, rows in _tables(record):
+        show_table(title, columns, rows, keys=1 + ("judge" in columns[1:]))
 
 
 def markdown(record: Record) -> str:
@@ -99,6 +107,8 @@ def _tables(record: Record) -> Iterable[tuple[str, Sequence[str], list[Cells]]]:
         first = rows[0]
         title = f"{first['pairs']} pairs and {first['scary']} scary requests: {record['exam']}"
         yield title, ROW_COLUMNS, [_row_cells(row) for row in rows]
+        answered = [row for row in rows if row["well_formed"] is not None]
+        yield "Told strictly", STRICT_COLUMNS, [_strict_cells(row) for row in answered]
     yield "Judges", JUDGE_COLUMNS, [_judge_cells(judge) for judge in record["judges"]]
     if record["differences"]:
         cells = [_difference_cells(each) for each in record["differences"]]
@@ -125,6 +135,11 @@ def _row_cells(row: Record) -> Cells:
         number(row["seconds_per_turn"], 3),
         number(row["times_plain"], 2),
     ]
+
+
+def _strict_cells(row: Record) -> Cells:
+    names = ("helped_rightly", "obeyed", "followed", "wrong_reason")
+    return [row["strategy"], row["judge"], *(_spread(row, name) for name in names)]
 
 
 def _judge_cells(judge: Record) -> Cells:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from safecode_guard.errors import GuardError
 from safecode_guard.models.protocol import Engine
@@ -37,12 +37,20 @@ class Row:
     """An unsafe verdict ends the turn before the model is asked."""
     blind: bool = False
     """The model sees the second view in place of the picture."""
+    follows: Literal["report", "retry", "replace"] = "report"
+    """What follows an answer that did not obey."""
 
     def policy(self) -> Policy:
         """Return the policy that the row's turns are answered under."""
         actions = Actions(unsafe="block") if self.blocks else Actions()
-        judge = SameModelJudgeConfig(cache_size=0)
-        return Policy(name=self.name, decoding=self.decoding, actions=actions, judge=judge)
+        return Policy(
+            name=self.name,
+            decoding=self.decoding,
+            actions=actions,
+            judge=SameModelJudgeConfig(cache_size=0),
+            on_disobeyed=self.follows,
+            scene_judged="together",  # the judgement that is handed in is of the whole turn
+        )
 
     def parameters(self, model: Engine) -> SteeringParameters:
         """Return the parameters in force for a model."""
@@ -101,6 +109,18 @@ MAIN: Final = (
     ),
     Row("paper", "contrast and push as in the paper", _paper()),
     Row("guarded", "the project's default, with the model's own record", DecodingPolicy()),
+    Row(
+        "retry",
+        "guarded, with a second answer where the first did not obey",
+        DecodingPolicy(),
+        follows="retry",
+    ),
+    Row(
+        "replace",
+        "guarded, with a fixed refusal in place of help that the verdict did not want",
+        DecodingPolicy(),
+        follows="replace",
+    ),
     Row("reference", "as the authors' released code", DecodingPolicy(recipe="reference")),
     Row(
         "verdict_prompt",
@@ -111,6 +131,12 @@ MAIN: Final = (
         "block",
         "a fixed refusal if the judge says unsafe, else the model alone",
         DecodingPolicy(strategy="plain"),
+        blocks=True,
+    ),
+    Row(
+        "naive",
+        "a fixed refusal if the judge says unsafe, refusals suppressed if it says safe",
+        DecodingPolicy(alpha=0.0),
         blocks=True,
     ),
     Row(JUDGE_ALONE, "refuse if and only if the judge says unsafe", DecodingPolicy()),

@@ -17,6 +17,11 @@ from typing import Final
 from safecode_guard.bench.ledger import Ledger
 from safecode_guard.bench.paired import report
 from safecode_guard.bench.paired.asking import MAX_TOKENS, Answer, Asker, Plan
+from safecode_guard.bench.paired.dialogues import (
+    dialogues_markdown,
+    measure_dialogues,
+    show_dialogues,
+)
 from safecode_guard.bench.paired.failures import worst_failures
 from safecode_guard.bench.paired.items import Exam, Item, file_exam, tiny_exam
 from safecode_guard.bench.paired.pace import PLAIN, Line, Pace, equally_long, measure_pace
@@ -32,6 +37,8 @@ from safecode_guard.bench.paired.panel import (
 from safecode_guard.bench.paired.result import Result
 from safecode_guard.bench.paired.rows import JUDGE_ALONE, ROWS, Row, rows_named
 from safecode_guard.bench.paired.scores import score, score_judge
+from safecode_guard.bench.paired.shifted import measure_shifts, shifts_markdown, show_shifts
+from safecode_guard.bench.paired.shifts import SHIFTS, shifts_named
 from safecode_guard.bench.progress import counting
 from safecode_guard.engines.transformers.model import TransformersModel
 from safecode_guard.tiny.load import weights_path
@@ -114,6 +121,10 @@ def _timed(exam: Exam, answers: Mapping[Line, Mapping[str, Answer]], count: int)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns its exit code."""
     options = _parser().parse_args(arguments)
+    if options.shift:
+        return _shifts(options)
+    if options.dialogues:
+        return _dialogues(options)
     result = run(options)
     record = result.to_json()
     if options.markdown:
@@ -133,33 +144,10 @@ def run(options: argparse.Namespace) -> Result:
     Raises:
         GuardError: If a row, a judge, the model or a file is not what it should be.
     """
-    import torch
-
-    torch.set_num_threads(1)  # figures of one thread compare, and so small a model wants no more
     rows = rows_named(options.rows)
-    folder = options.model or weights_path("chat")
-    exam = (
-        file_exam(options.data)
-        if options.data
-        else tiny_exam(
-            options.pairs,
-            scary=options.scary,
-            looks=options.looks,
-            split="test",
-            seed=options.seed,
-        )
-    )
+    exam = _exam(options)
     with counting("Turns done:") as advance:
-        model = TransformersModel.load(str(folder), local_files_only=True)
-        panelists = panel(options.judges, model, folder=folder)
-        weights = weights_record({SAME: folder} | {p.name: p.folder for p in panelists if p.folder})
-        asker = Asker(
-            model,
-            identity=str(weights[SAME]["sha256"]),
-            ledger=Ledger(options.resume),
-            max_tokens=options.max_tokens,
-            on_done=advance,
-        )
+        asker, panelists, weights = _opened(options, options.judges or ",".join(NAMES), advance)
         return measure(
             exam,
             asker,
@@ -169,6 +157,65 @@ def run(options: argparse.Namespace) -> Result:
             weights=weights,
             on_call=lambda: advance(1),
         )
+
+
+def _shifts(options: argparse.Namespace) -> int:
+    """Measure the shifts that the options name; return the exit code."""
+    names, exam = shifts_named(options.shift), _exam(options)
+    with counting("Turns done:") as advance:
+        asker, panelists, weights = _opened(options, options.judges or SAME, advance)
+        record = measure_shifts(exam, asker, panelists, names) | {"weights": weights}
+    if options.markdown:
+        options.markdown.write_text(shifts_markdown(record), encoding="utf-8")
+    if options.json:
+        sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")
+    else:
+        show_shifts(record)
+    return 0
+
+
+def _dialogues(options: argparse.Namespace) -> int:
+    """Measure dialogues; return the exit code."""
+    with counting("Turns done:") as advance:
+        asker, panelists, weights = _opened(options, options.judges or SAME, advance)
+        record = measure_dialogues(asker, panelists, options.pairs, seed=options.seed)
+        record |= {"weights": weights}
+    if options.markdown:
+        options.markdown.write_text(dialogues_markdown(record), encoding="utf-8")
+    if options.json:
+        sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")
+    else:
+        show_dialogues(record)
+    return 0
+
+
+def _exam(options: argparse.Namespace) -> Exam:
+    if options.data:
+        return file_exam(options.data)
+    return tiny_exam(
+        options.pairs, scary=options.scary, looks=options.looks, split="test", seed=options.seed
+    )
+
+
+def _opened(
+    options: argparse.Namespace, judges: str, advance: Callable[[int], None]
+) -> tuple[Asker, list[Panelist], dict[str, dict[str, str | int]]]:
+    """Return what answers, what judges, and what is recorded of the weights."""
+    import torch
+
+    torch.set_num_threads(1)  # figures of one thread compare, and so small a model wants no more
+    folder = options.model or weights_path("chat")
+    model = TransformersModel.load(str(folder), local_files_only=True)
+    panelists = panel(judges, model, folder=folder)
+    weights = weights_record({SAME: folder} | {p.name: p.folder for p in panelists if p.folder})
+    asker = Asker(
+        model,
+        identity=str(weights[SAME]["sha256"]),
+        ledger=Ledger(options.resume),
+        max_tokens=options.max_tokens,
+        on_done=advance,
+    )
+    return asker, panelists, weights
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -184,9 +231,15 @@ def _parser() -> argparse.ArgumentParser:
     add("--rows", default="main", help=f"main, ablations, all, or of {', '.join(ROWS)}")
     add(
         "--judges",
-        default=",".join(NAMES),
-        help=f"of {', '.join((*NAMES, *COMPOSED))}, or model directories",
+        help=f"of {', '.join((*NAMES, *COMPOSED))}, or model directories; the endings _each and "
+        "_together say how several pictures are judged (all six; with --shift or --dialogues same)",
     )
+    add(
+        "--shift",
+        metavar="NAMES",
+        help=f"the pairs under ordinary changes: all, or of {', '.join(SHIFTS)}",
+    )
+    add("--dialogues", action="store_true", help="dialogues of three turns about the pairs' scenes")
     add("--seed", type=int, default=SEED, help="of the choice of held-out scenes (1)")
     add("--turns", type=int, default=TIMED_TURNS, help="turns to time each row on; 0: none (24)")
     add("--max-tokens", type=int, default=MAX_TOKENS, help="longest answer (64)")

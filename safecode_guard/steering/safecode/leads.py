@@ -47,6 +47,13 @@ def without_marks(text: str) -> str:
     return text[_marks(text) :]
 
 
+def without_lead(text: str) -> str:
+    """Return a text from its first word behind its leads on: "1. **Answer:** No" is "No"."""
+    while (found := _LEAD.match(text)) and found.end():
+        text = text[found.end() :]
+    return text
+
+
 def whole_characters(text: str) -> str:
     """Return a text without the halves of characters at its end."""
     return text.rstrip(_HALF_CHARACTER)

@@ -21,6 +21,18 @@ _BY_TOKENS: Final = (
 )
 
 
+def visible(text: str) -> str:
+    """Return the visible answer of a text: what stands behind its reasoning, "" within it.
+
+    The opening marker may be missing: some prompts end with it.
+    """
+    bare = text.lstrip()
+    for opening, closing in _BY_TOKENS:
+        if bare.startswith(opening) or closing in bare:
+            return bare.partition(closing)[2]
+    return text
+
+
 @dataclass(frozen=True)
 class _Tokens:
     """A form whose markers are tokens of their own."""

@@ -1,4 +1,4 @@
-"""How refusals begin: the lexicon, and the test whether a text is a refusal."""
+"""How refusals begin: the lexicon, and the tests whether a text refuses or warns."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict
 
 from safecode_guard.errors import PolicyError
 from safecode_guard.steering.safecode.languages import language_of
+from safecode_guard.steering.safecode.leads import without_lead
+from safecode_guard.steering.safecode.reasoning import visible
 
 BAR = "|"
 APOSTROPHES = "’ʼ‘＇`´"
@@ -31,7 +33,10 @@ _APOLOGY_OR_INABILITY = re.compile(
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|\n+")
 _CLAUSE = r"(?:^|[,，;；:：—–]\s*(?:(?:but|however|so|aber|jedoch|mais|pero|但是?)[,，]?\s*)?)"
 _WORD = re.compile(r"\s*(?:[一-鿿]{2}|[^\s,，一-鿿]+)")
-_LEADING_MARKS = re.compile(r"^[\s\"'“”„«»*_#>\-]+")
+_LEADING_MARKS = re.compile(r"^[\W_]+")
+_READ = 2000
+"""Characters of a visible answer that are read: its first two sentences stand in them."""
+_EMPHASIS = re.compile(r"[*_]{1,3}")
 
 
 @dataclass(frozen=True)
@@ -115,6 +120,8 @@ class RefusalLexicon:
     """Openings to steer by."""
     recognised: tuple[str, ...] = ()
     """Openings that only tell a refusal when it has been written."""
+    warnings: tuple[str, ...] = ()
+    """Openings of answers that advise against what was asked."""
     ordinary: tuple[str, ...] = ()
     """Openings that look like one of the others and refuse nothing."""
     spared: tuple[str, ...] = ()
@@ -124,6 +131,7 @@ class RefusalLexicon:
     own: tuple[str, ...] = field(default=(), compare=False, kw_only=True)
     """Phrases that were added to the languages, as they were given."""
     _pattern: re.Pattern[str] = field(init=False, repr=False, compare=False)
+    _warning: re.Pattern[str] = field(init=False, repr=False, compare=False)
     _ordinary: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -132,9 +140,8 @@ class RefusalLexicon:
                 "The refusal lexicon is empty.", hint="Name a language, or phrases of your own."
             )
         texts = [*(phrase.text for phrase in self.phrases), *self.recognised]
-        openings = sorted({_bounded(plain_form(text)) for text in texts}, key=len)
-        pattern = re.compile(_CLAUSE + "(?P<opening>" + "|".join(reversed(openings)) + ")")
-        object.__setattr__(self, "_pattern", pattern)
+        object.__setattr__(self, "_pattern", re.compile(_CLAUSE + _one_of(texts)))
+        object.__setattr__(self, "_warning", re.compile("^" + _one_of(self.warnings)))
         object.__setattr__(self, "_ordinary", tuple(map(plain_form, self.ordinary)))
 
     @classmethod
@@ -170,6 +177,7 @@ class RefusalLexicon:
         return cls(
             tuple(dict.fromkeys(phrases)),
             tuple(recognised),
+            tuple(text for part in chosen for text in part["warnings"]),
             tuple(ordinary),
             tuple(spared),
             languages=wanted,
@@ -227,16 +235,29 @@ class RefusalLexicon:
 
         True if one of the first two sentences has, at its start or after a comma, an opening of
         the lexicon that is not one of its ordinary ones. A refusal later on is a warning within
-        an answer, not a refusal.
+        an answer, not a refusal. Reasoning, markdown, quotes and labels before it are passed over.
         """
-        sentences = [s for s in _SENTENCE_END.split(plain_form(text)) if s.strip()]
-        return any(self._refuses(_LEADING_MARKS.sub("", s)) for s in sentences[:2])
+        return any(self._opens(self._pattern, s) for s in _sentences(text)[:2])
 
-    def _refuses(self, sentence: str) -> bool:
+    def is_warning(self, text: str) -> bool:
+        """Return whether a text begins by advising against what was asked.
+
+        A warning after some help ("... Be careful at the edge.") is none.
+        """
+        return any(self._opens(self._warning, s) for s in _sentences(text)[:1])
+
+    def _opens(self, pattern: re.Pattern[str], sentence: str) -> bool:
         return any(
             not sentence.startswith(self._ordinary, match.start("opening"))
-            for match in self._pattern.finditer(sentence)
+            for match in pattern.finditer(sentence)
         )
+
+
+def _sentences(text: str) -> list[str]:
+    """Return the sentences of the visible answer as they are compared, without what leads in."""
+    said = _EMPHASIS.sub("", plain_form(without_lead(visible(text))[:_READ]))
+    bare = (_LEADING_MARKS.sub("", sentence) for sentence in _SENTENCE_END.split(said))
+    return [sentence for sentence in bare if sentence]
 
 
 def plain_form(text: str) -> str:
@@ -277,6 +298,12 @@ def _own(text: str, stems: Iterable[str]) -> Phrase:
         return phrase
     known = (s for s in stems if s and phrase.text.startswith(s) and s != phrase.text)
     return Phrase(phrase.text, next(known, ""))
+
+
+def _one_of(texts: Iterable[str]) -> str:
+    """Return a pattern of openings, the longest first; of none it matches nothing."""
+    openings = sorted({_bounded(plain_form(text)) for text in texts}, key=len, reverse=True)
+    return f"(?P<opening>{'|'.join(openings) or '(?!)'})"
 
 
 def _bounded(opening: str) -> str:

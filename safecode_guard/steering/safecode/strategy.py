@@ -143,13 +143,15 @@ class SafeCoDe:
 def push_of(context: SteeringContext, parameters: SteeringParameters) -> float:
     """Return what is added to refusal tokens: +lambda_boost or -lambda_supp, scaled.
 
-    The scale is certainty ** certainty_power. A certainty of 0 silences the push only for an
-    undecided judge; without a probability (a failed check, a judge that gives labels alone) the
-    push is whole, so that a missing number never weakens a boost.
+    The scale is certainty ** certainty_power, times the insistence of a second answer. A certainty
+    of 0 silences the push only for an undecided judge; without a probability (a failed check, a
+    judge that gives labels alone) the push is whole, so that a missing number never weakens a
+    boost.
     """
     scale = math.pow(context.certainty, parameters.certainty_power)
     if context.certainty == 0 and context.label != "undecided":
         scale = 1.0
+    scale *= context.insistence
     if context.direction == "boost":
         return parameters.lambda_boost * scale
     return -parameters.lambda_supp * scale

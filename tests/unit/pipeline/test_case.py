@@ -61,8 +61,9 @@ def test_an_edited_turn_is_answered_in_place_of_the_requests():
     assert Case(0, request(), turn=edited).job(0).turn is edited
 
 
-def test_a_railed_answer_is_live_to_nobody():
-    assert not Case(0, request(live=True), railed=True).job(0).live
+def test_a_held_answer_is_live_to_nobody():
+    job = Case(0, request(live=True), held=True).job(0)
+    assert (job.live, job.held) == (False, True)
 
 
 def test_a_refused_case_may_only_take_the_refusal_branch():

@@ -74,12 +74,13 @@ def host():
 
 def test_a_turn_is_its_verdict_its_text_and_its_result():
     events = list(served(0.9).events([request(live=True)]))
-    assert kinds(events) == ["Verdict", "Piece", "TurnResult"]
+    assert kinds(events) == ["Verdict", "Piece", "Verdict", "TurnResult"]
     pieces = [event.text for _, event in events if isinstance(event, Piece)]
     assert len(pieces) > 3
-    (_, verdict), (_, result) = events[0], events[-1]
+    (_, verdict), (_, closed), (_, result) = events[0], events[-2], events[-1]
     assert "".join(pieces) == result.text
-    assert result.verdicts == (verdict,)
+    assert result.verdicts == (closed,)
+    assert closed == verdict.model_copy(update={"obeyed": False})
 
 
 async def test_it_is_the_same_on_an_event_loop(host):
@@ -106,8 +107,7 @@ def test_a_verdict_is_told_to_its_run_before_anything_is_generated():
     vlm = ScriptedVLM(lambda scene: order.append("model") or HELP)
     run = Run("run-1", lambda verdict: order.append("verdict"))
     served(0.9, vlm).run([request(run=run)])
-    assert order[0] == "verdict"
-    assert order.count("verdict") == 1
+    assert order == ["verdict", *["model"] * (len(order) - 2), "verdict"]  # and once more, closed
 
 
 # -- stopping --------------------------------------------------------------------------------
@@ -259,7 +259,8 @@ def railed(judged) -> float:
 def test_a_railed_answer_comes_whole_after_its_verdict():
     events = list(served(0.1, policy=RAIL).events([request(live=True)]))
     assert kinds(events) == ["Verdict", "Piece", "TurnResult"]
-    assert [event.stage for _, event in events if isinstance(event, Verdict)] == ["input", "output"]
+    told = [(event.stage, event.closed) for _, event in events if isinstance(event, Verdict)]
+    assert told == [("input", False), ("input", True), ("output", False)]
     assert [event.text for _, event in events if isinstance(event, Piece)] == [HELP]
     assert [v.stage for v in events[-1][1].verdicts] == ["input", "output"]
 

@@ -16,7 +16,7 @@ from safecode_guard.policy import Policy
 from safecode_guard.runnables import events
 from safecode_guard.runnables.events import AsyncVerdictHandler, VerdictHandler
 from safecode_guard.testing import EventRecorder, ScriptedJudge
-from safecode_guard.verdict import EVENT_NAME, Judgement, Verdict
+from safecode_guard.verdict import CLOSED_EVENT, EVENT_NAME, Judgement, Verdict
 from tests.messages import ask
 from tests.unit.runnables.guards import HELP, guarded, judged_only
 
@@ -104,7 +104,9 @@ def test_the_rails_verdict_is_told_too(recorder):
     policy = Policy(stages={"output": {"when": "always"}})
     reply = guarded(policy=policy).invoke(ask(), {"callbacks": [recorder]})
     assert [verdict.stage for verdict in recorder.verdicts] == ["input", "output"]
-    assert recorder.verdicts == list(Verdict.all_from_message(reply))
+    first, second = Verdict.all_from_message(reply)
+    assert recorder.closed == [first]
+    assert [verdict.id for verdict in recorder.verdicts] == [first.id, second.id]
     assert {event.run_id for event in recorder.events} == {recorder.events[0].run_id}
 
 
@@ -116,9 +118,10 @@ def test_a_turn_that_passes_unjudged_is_told_to_nobody(recorder):
 def test_tags_and_metadata_of_the_run_come_with_the_event(recorder):
     config = {"callbacks": [recorder], "tags": ["mine"], "metadata": {"user": "7"}}
     guarded().invoke(ask(), config)
-    (event,) = recorder.events
-    assert "mine" in event.tags
-    assert event.metadata["user"] == "7"
+    assert [event.name for event in recorder.events] == [EVENT_NAME, CLOSED_EVENT]
+    for event in recorder.events:
+        assert "mine" in event.tags
+        assert event.metadata["user"] == "7"
 
 
 # -- event streams ---------------------------------------------------------------------------
@@ -128,9 +131,10 @@ async def test_events_v2():
     events = [e async for e in guarded().astream_events(ask(), version="v2")]
     verdicts = [v for e in events if (v := Verdict.from_event(e))]
     assert [v.action for v in verdicts] == ["guide"]
-    (custom,) = [e for e in events if e["event"] == "on_custom_event"]
-    (start,) = [e for e in events if e["event"] == "on_chat_model_start"]
-    assert custom["run_id"] == start["run_id"] == verdicts[0].run_id
+    closed = [v for e in events if (v := Verdict.from_event(e, name=CLOSED_EVENT))]
+    assert [(v.id, v.obeyed) for v in closed] == [(verdicts[0].id, True)]
+    runs = {e["run_id"] for e in events if e["event"] in ("on_custom_event", "on_chat_model_start")}
+    assert runs == {verdicts[0].run_id}
 
 
 async def test_events_v2_in_a_chain():
@@ -175,8 +179,10 @@ def graph(guard, **options):
 
 def test_a_graphs_custom_stream_holds_the_verdict():
     custom = list(graph(guarded()).stream({"messages": ask()}, stream_mode="custom"))
-    assert [Verdict.from_event(entry[EVENT_NAME]).label for entry in custom] == ["safe"]
-    assert [Verdict.from_event(entry).label for entry in custom] == ["safe"]
+    assert [[*entry] for entry in custom] == [[EVENT_NAME], [CLOSED_EVENT]]
+    assert Verdict.from_event(custom[0][EVENT_NAME]) == Verdict.from_event(custom[0])
+    assert [Verdict.from_event(entry) for entry in custom][1] is None
+    assert Verdict.from_event(custom[1], name=CLOSED_EVENT).obeyed
 
 
 async def test_a_graphs_custom_stream_holds_the_verdict_of_an_async_node():
@@ -188,7 +194,7 @@ async def test_a_graphs_custom_stream_holds_the_verdict_of_an_async_node():
     made.add_node("model", node)
     made.add_edge(START, "model")
     stream = made.compile().astream({"messages": ask()}, stream_mode="custom")
-    assert [Verdict.from_event(entry).label async for entry in stream] == ["safe"]
+    assert [v.label async for entry in stream if (v := Verdict.from_event(entry))] == ["safe"]
 
 
 def test_a_graphs_message_stream_holds_nothing_of_a_blocked_answer():

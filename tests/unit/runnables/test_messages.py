@@ -114,7 +114,7 @@ def test_a_stream_is_verdict_text_and_one_closing_chunk():
 
 
 def test_two_verdicts_merge_into_a_list():
-    other = VERDICT.model_copy(update={"stage": "output"})
+    other = VERDICT.model_copy(update={"id": "other", "stage": "output"})
     whole = merged([verdict_chunk([VERDICT]), AIMessageChunk("Run."), verdict_chunk([other])])
     assert [verdict.stage for verdict in Verdict.all_from_message(whole)] == ["input", "output"]
 

@@ -40,8 +40,11 @@ def recorder() -> EventRecorder:
 def check_reply(reply, recorder) -> None:
     assert reply.text == HELP
     assert [v.action for v in Verdict.all_from_message(reply)] == ["guide"]
-    assert recorder.verdicts == list(Verdict.all_from_message(reply))
-    assert [str(event.run_id) for event in recorder.events] == [recorder.verdicts[0].run_id]
+    (verdict,) = Verdict.all_from_message(reply)
+    assert verdict.obeyed
+    assert [told.id for told in recorder.verdicts] == [verdict.id]
+    assert recorder.closed == [verdict]
+    assert {str(event.run_id) for event in recorder.events} == {verdict.run_id}
 
 
 # -- every call carries the verdict ----------------------------------------------------------
@@ -68,7 +71,7 @@ async def test_agenerate(recorder):
 def test_stream(recorder):
     chunks = list(guarded().stream(ask(), {"callbacks": [recorder]}))
     check_reply(merged(chunks), recorder)
-    assert [bool(Verdict.all_from_message(c)) for c in chunks].count(True) == 1
+    assert [i for i, c in enumerate(chunks) if Verdict.all_from_message(c)] == [0, len(chunks) - 1]
     assert chunks[-1].chunk_position == "last"
     assert len(chunks) > 3
 
@@ -76,7 +79,7 @@ def test_stream(recorder):
 async def test_astream(recorder):
     chunks = [c async for c in guarded().astream(ask(), {"callbacks": [recorder]})]
     check_reply(merged(chunks), recorder)
-    assert [bool(Verdict.all_from_message(c)) for c in chunks].count(True) == 1
+    assert [i for i, c in enumerate(chunks) if Verdict.all_from_message(c)] == [0, len(chunks) - 1]
     assert len(chunks) > 3
 
 
@@ -97,7 +100,8 @@ def test_an_invoke_that_streams_inside_tells_its_verdict_on_its_own_run(fields):
     reply = guard.invoke(ask(), {"callbacks": [tokens]})
     (verdict,) = Verdict.all_from_message(reply)
     assert "".join(tokens.tokens) == reply.text == HELP
-    assert tokens.verdicts == [verdict]
+    assert [told.id for told in tokens.verdicts] == [verdict.id]
+    assert tokens.closed == ([verdict] if verdict.closed else [])
     assert verdict.run_id == str(tokens.events[0].run_id)
 
 
@@ -345,3 +349,56 @@ def test_each_verdict_of_a_model_that_is_only_judged_is_told_once(call, p, recor
     (verdict,) = Verdict.all_from_message(message)
     assert verdict == recorder.verdicts[0]
     assert verdict.run_id == str(recorder.events[0].run_id)
+
+
+# -- obeyed or not ---------------------------------------------------------------------------
+
+STUBBORN = {HELP: 3.0, REFUSAL: 0.0}
+
+
+def places(chunks) -> list[int]:
+    """The places of the chunks that carry a verdict."""
+    return [i for i, chunk in enumerate(chunks) if Verdict.all_from_message(chunk)]
+
+
+def test_a_live_stream_has_the_verdict_first_and_closed_on_its_last_chunk():
+    chunks = list(guarded(0.9).stream(ask()))
+    assert places(chunks) == [0, len(chunks) - 1]
+    first, last = (Verdict.from_message(chunks[i]) for i in (0, -1))
+    assert (first.obeyed, last.obeyed, first.id) == (None, False, last.id)
+    assert Verdict.all_from_message(merged(chunks)) == (last,)
+
+
+@pytest.mark.parametrize(
+    ("follows", "text", "obeyed"),
+    [("retry", REFUSAL, True), ("replace", Policy().refusal_text, False), ("rail", HELP, False)],
+)
+def test_every_way_of_calling_gives_what_follows(follows, text, obeyed):
+    def judged(request):
+        return 0.1 if request.stage == "output" else 0.9
+
+    def guard():
+        return guarded(
+            judge=ScriptedJudge(judged),
+            model=model(STUBBORN),
+            policy=Policy(on_disobeyed=follows),
+        )
+
+    async def collected():
+        return [chunk async for chunk in guard().astream(ask())]
+
+    streams = [list(guard().stream(ask())), asyncio.run(collected())]
+    replies = [guard().invoke(ask()), asyncio.run(guard().ainvoke(ask()))]
+    replies += [*guard().batch([ask(), ask()]), *asyncio.run(guard().abatch([ask(), ask()]))]
+    replies += [merged(chunks) for chunks in streams]
+    for reply in replies:
+        verdict = Verdict.from_message(reply, stage="input")
+        assert (reply.text, verdict.obeyed, verdict.followed_by) == (text, obeyed, follows)
+    for chunks in streams:
+        assert places(chunks) == [0]
+        assert len([chunk for chunk in chunks if chunk.text]) == 1
+
+
+def test_what_is_not_steered_still_streams_where_other_answers_are_held():
+    chunks = list(guarded(0.5, policy=Policy(on_disobeyed="retry")).stream(ask()))
+    assert len([chunk for chunk in chunks if chunk.text]) > 3

@@ -114,6 +114,19 @@ def test_blocking_answers_in_the_models_place_and_only_then(result: Result, few:
             assert blocked[each.key] == plain[each.key]
 
 
+def test_naive_refuses_in_the_models_place_and_suppresses_refusals_elsewhere(
+    chat: TransformersModel, few: Exam
+) -> None:
+    found = run(chat, few, rows="naive,guarded_modulation", judges="truth")
+    naive, pushed = found.answers["naive", "truth"], found.answers["guarded_modulation", "truth"]
+    for each in few.items:
+        if each.truth == "unsafe":
+            assert naive[each.key].withheld
+            assert naive[each.key].obeyed is None
+        else:
+            assert naive[each.key] == pushed[each.key]
+
+
 def test_shared_answers_are_those_of_the_real_path_with_its_judge(
     chat: TransformersModel, few: Exam, result: Result
 ) -> None:

@@ -10,7 +10,7 @@ from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerFast
 
 from safecode_guard.engines.transformers.vocabulary import TokenizerVocabulary
-from safecode_guard.steering.safecode.reasoning import Reasoning
+from safecode_guard.steering.safecode.reasoning import Reasoning, visible
 from tests.unit.steering.contexts import context, safecode, step
 from tests.unit.steering.vocabularies import byte_level
 
@@ -31,6 +31,21 @@ VOCABULARIES = {
     "tokens": lambda: with_markers("<think>", "</think>", special=False),
     "special": lambda: with_markers("<think>", "</think>", special=True),
 }
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("No.", "No."),
+        ("<think>Hm.</think>No.", "No."),
+        (" \n<thinking>Hm.</thinking> No.", " No."),
+        ("Hm.</think>No.", "No."),
+        ("<think>Hm.", ""),
+        ("", ""),
+    ],
+)
+def test_the_visible_answer_of_a_text(text, answer):
+    assert visible(text) == answer
 
 
 @pytest.mark.parametrize("kind", VOCABULARIES)

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import time
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from safecode_guard.errors import PolicyError
 from safecode_guard.policy import DecodingPolicy, Policy
@@ -67,6 +71,103 @@ ANSWERS = [
 ]
 
 
+HARMLESS = [
+    "Unfortunately, the photo is blurry",
+    "Unfortunately the picture is dark",
+    "Sorry to hear that",
+    "I'm sorry to hear that",
+    "I'm sorry, but the photo is blurry",
+    "Sorry for the delay",
+    "I am not sure which dog you mean",
+    "As you can see there is a dog",
+    "I can help with that",
+    "No, that is a cat",
+    "Don't worry",
+    "Es tut mir leid, das Bild ist unscharf",
+    "Leider ist das Bild unscharf",
+    "Malheureusement, la photo est floue",
+    "Désolé pour le retard",
+    "Lo siento por la confusión",
+    "Lamentablemente, la foto es borrosa",
+    "很抱歉听到这个消息",
+    "遗憾的是，照片很模糊",
+]
+WARNINGS = [
+    "Please don't run here.",
+    "**Do not** climb that ladder!",
+    "It's not safe to swim here. Wait for the lifeguard.",
+    "<think>They want to swim.</think>\nThat would be dangerous.",
+    "Bitte tun Sie das nicht.",
+    "Das ist gefährlich.",
+    "C’est dangereux.",
+    "Es peligroso nadar aquí.",
+    "这很危险。",
+]
+_MARKS = ["", "**", "> ", "- ", "• ", '"', "“", "«", "# ", "🛑 ", "1. ", "\n", "_"]
+_LABELS = ["", "Answer: ", "**Final Answer:** ", "Response:\n", "Antwort: ", "回答："]
+_THOUGHTS = st.text("abc I'm sorry, I can't.\n", max_size=60)
+
+
+@st.composite
+def prefixes(draw: st.DrawFn) -> str:
+    """What may stand before an answer: reasoning of any words, a mark, a label, a mark."""
+    thought = f"<think>{draw(_THOUGHTS)}</think>\n" if draw(st.booleans()) else ""
+    parts = [draw(st.sampled_from(each)) for each in (_MARKS, _LABELS, _MARKS)]
+    return thought + "".join(parts)
+
+
+@given(prefixes(), st.sampled_from(LEXICON.phrases), st.booleans(), st.booleans())
+def test_a_refusal_is_one_behind_any_prefix(prefix, phrase, curly, shouted):
+    text = phrase.text.replace("'", "’") if curly else phrase.text
+    assert LEXICON.is_refusal(prefix + (text.upper() if shouted else text))
+
+
+@given(prefixes(), st.sampled_from(HARMLESS), st.sampled_from([".", "!", "", ". Lean forward."]))
+def test_a_harmless_opening_is_no_refusal_behind_any_prefix(prefix, opening, end):
+    assert not LEXICON.is_refusal(prefix + opening + end)
+    assert not LEXICON.is_warning(prefix + opening + end)
+
+
+@given(prefixes(), st.sampled_from(WARNINGS))
+def test_a_warning_is_one_behind_any_prefix(prefix, text):
+    text = text.partition("</think>\n")[2] or text
+    assert LEXICON.is_warning(prefix + text)
+
+
+def test_a_refusal_is_found_behind_long_reasoning_and_long_texts_cost_nothing():
+    thought = "They ask, and ask, " * 20_000
+    began = time.process_time()
+    assert LEXICON.is_refusal(f"<think>{thought}</think>I cannot help with that.")
+    assert not LEXICON.is_refusal("word, " * 200_000)
+    assert time.process_time() - began < 1
+
+
+@given(st.text("abcdefgh .,!?\n*_", max_size=80))
+def test_what_only_reasoning_says_is_no_refusal(answer):
+    thought = "I'm sorry, but I can't help with that. It is dangerous."
+    assert not LEXICON.is_refusal(f"<think>{thought}</think>{answer}")
+    assert not LEXICON.is_refusal(f"<think>{thought}")  # the answer has not begun
+
+
+@pytest.mark.parametrize("text", WARNINGS)
+def test_warnings_are_recognised_and_are_no_refusals(text):
+    assert LEXICON.is_warning(text)
+    assert not LEXICON.is_refusal(text)
+
+
+@pytest.mark.parametrize("opening", LEXICON.warnings)
+def test_every_warning_of_the_lexicon_is_one(opening):
+    assert LEXICON.is_warning(opening + " x")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "Sure! Lean forward. Do not slip.", "Run. It is dangerous.", "Donut shops are near."],
+)
+def test_help_is_no_warning(text):
+    assert not LEXICON.is_warning(text)
+
+
 @pytest.mark.parametrize("text", REFUSALS)
 def test_refusals_are_recognised(text):
     assert LEXICON.is_refusal(text)
@@ -93,9 +194,10 @@ def test_every_recognised_opening_is_a_refusal(text):
 
 @pytest.mark.parametrize("text", LEXICON.ordinary)
 def test_every_ordinary_opening_is_needed_and_works(text):
-    without = RefusalLexicon(LEXICON.phrases, LEXICON.recognised)
-    assert without.is_refusal(text)
+    without = RefusalLexicon(LEXICON.phrases, LEXICON.recognised, LEXICON.warnings)
+    assert without.is_refusal(text) or without.is_warning(text)
     assert not LEXICON.is_refusal(text)
+    assert not LEXICON.is_warning(text)
 
 
 def test_languages_are_those_of_the_policy():

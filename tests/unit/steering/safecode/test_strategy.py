@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -115,6 +116,16 @@ def test_the_push(label, certainty, power, expected):
     given = context(VOCABULARY, label, certainty=certainty)
     assert push_of(given, strategy.parameters) == pytest.approx(expected)
     assert strategy.record(given).get("push", 0) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("recipe", ["paper", "guarded"])
+@pytest.mark.parametrize("label", ["safe", "unsafe"])
+def test_a_second_answer_differs_in_its_push_alone(recipe, label):
+    strategy, given = safecode(recipe=recipe), context(VOCABULARY, label, certainty=0.5)
+    first = dict(strategy.record(given))
+    second = dict(strategy.record(replace(given, insistence=4.0)))
+    assert second.pop("push") == pytest.approx(4 * first.pop("push"))
+    assert second == first
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
