@@ -141,6 +141,14 @@ class AuditLog:
                 hint="Free the disk or the lock; turns are not answered without their record.",
             ) from error
 
+    def closed(self, verdict: Verdict) -> None:
+        """Append a steered turn's verdict once more, with what became of its answer.
+
+        Raises:
+            AuditError: If it cannot be written.
+        """
+        self(verdict)
+
     @property
     def head(self) -> str:
         """Hash of the last whole line."""

@@ -7,6 +7,7 @@ nothing where it has set up nothing. It needs the extra ``otel``.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any, Final
 
 from safecode_guard.verdict import CLOSED_EVENT, EVENT_NAME, Verdict
@@ -52,16 +53,19 @@ class Telemetry:
 
     def __call__(self, verdict: Verdict) -> None:
         """Count a verdict."""
+        self._safely(self._count, verdict)
+
+    def closed(self, verdict: Verdict) -> None:
+        """Count what became of a steered answer; its verdict was counted before."""
+        self._safely(self._count_answer, verdict)
+
+    def _safely(self, count: Callable[[Verdict], None], verdict: Verdict) -> None:
         try:
-            if verdict.closed:
-                self._count_answer(verdict)
-            else:
-                self._count(verdict)
+            count(verdict)
         except Exception:  # whatever a provider raises, telemetry stops no turn
             _LOG.warning("A verdict could not be counted", exc_info=True)
 
     def _count_answer(self, verdict: Verdict) -> None:
-        """Count what became of a steered answer; its verdict was counted before."""
         facts: dict[str, Any] = {
             "safecode.label": verdict.label or "none",
             "safecode.obeyed": {True: "yes", False: "no", None: "not told"}[verdict.obeyed],

@@ -22,6 +22,8 @@ EVENT_NAME: Final = "safecode.verdict"
 CLOSED_EVENT: Final = "safecode.verdict.closed"
 """Tells the verdict of a steered turn once more, with what became of its answer."""
 METADATA_KEY: Final = "safecode"
+CLOSED_KEY: Final = "safecode_closed"
+"""On the last chunk of a live stream: what became of answers whose verdicts came before them."""
 STATE_KEY: Final = "safecode_verdicts"
 """Where the state of a graph or an agent keeps verdicts, by what they are about."""
 
@@ -229,7 +231,7 @@ class Verdict(_Record):
     def all_from_message(cls, message: BaseMessage) -> tuple[Self, ...]:
         """Return every verdict on a message, in the order in which they were made.
 
-        Of one that a stream carries twice, before its answer and with it, that is the later form.
+        Where a live stream closed one on its last chunk, that is in it.
         """
         return cls._parse_all(message.response_metadata)
 
@@ -267,8 +269,14 @@ class Verdict(_Record):
     @classmethod
     def _parse_all(cls, metadata: Mapping[str, Any]) -> tuple[Self, ...]:
         found: Iterable[Any] = metadata.get(METADATA_KEY) or ()
-        verdicts = [cls.model_validate(item) for item in found]
-        return tuple({verdict.id: verdict for verdict in verdicts}.values())
+        became = {item["id"]: item for item in metadata.get(CLOSED_KEY) or ()}
+        return tuple(cls.model_validate({**item, **became.get(item["id"], {})}) for item in found)
+
+
+def to_closing(verdicts: Iterable[Verdict]) -> dict[str, Any]:
+    """Return the response metadata that closes verdicts which an earlier chunk carries."""
+    told = {"id", "obeyed", "followed_by"}
+    return {CLOSED_KEY: [verdict.model_dump(mode="json", include=told) for verdict in verdicts]}
 
 
 def to_metadata(verdicts: Iterable[Verdict]) -> dict[str, Any]:

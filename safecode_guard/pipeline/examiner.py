@@ -238,7 +238,9 @@ class Examiner:
         """
         verdict = self._verdict(subject, finding, decoding)
         if verdict.label is not None or verdict.degraded:
-            self._tell(subject, verdict)
+            for sink in self.sinks:
+                sink(verdict)
+            subject.run.tell(verdict)
         return verdict
 
     def close(
@@ -252,8 +254,9 @@ class Examiner:
     ) -> Verdict:
         """Return a steered turn's verdict with what became of its answer, and tell it once more.
 
-        It keeps its id: whoever keeps verdicts by their ids has the whole one. Where nothing can be
-        said of the answer it stands as it was told.
+        It keeps its id: whoever keeps verdicts by their ids has the whole one. Sinks are told that
+        have a method ``closed``; the others hear of each verdict once. Where nothing can be said of
+        the answer it stands as it was told.
         """
         if obeyed is None and followed_by is None:
             return verdict
@@ -261,13 +264,11 @@ class Examiner:
         if decoding is not None:
             became["decoding"] = decoding
         closed = verdict.model_copy(update=became)
-        self._tell(subject, closed)
-        return closed
-
-    def _tell(self, subject: Subject, verdict: Verdict) -> None:
         for sink in self.sinks:
-            sink(verdict)
-        subject.run.tell(verdict)
+            if tell := getattr(sink, "closed", None):
+                tell(closed)
+        subject.run.tell(closed)
+        return closed
 
     def _verdict(
         self, subject: Subject, finding: Finding, decoding: DecodingRecord | None

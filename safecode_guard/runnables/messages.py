@@ -15,7 +15,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 
 from safecode_guard.output.tools import OPENING, ParsedAnswer, parse_answer
 from safecode_guard.pipeline.requests import TurnEvent, TurnResult
-from safecode_guard.verdict import METADATA_KEY, Verdict, to_metadata
+from safecode_guard.verdict import METADATA_KEY, Verdict, to_closing, to_metadata
 
 PROVIDER = "safecode_guard"
 
@@ -176,7 +176,7 @@ def final_chunk(
         content="",
         additional_kwargs=_refusal(answer),
         tool_call_chunks=_call_chunks([*read, *unread]),
-        response_metadata=_metadata(result, shape) | (to_metadata(closed) if closed else {}),
+        response_metadata=_metadata(result, shape) | (to_closing(closed) if closed else {}),
         usage_metadata=_usage(result),
         chunk_position="last",
     )

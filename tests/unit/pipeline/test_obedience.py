@@ -112,16 +112,30 @@ def test_it_is_told_in_every_language_and_by_own_phrases():
     assert told(answered(served(0.9, german, policy))) == (True, None)
 
 
+class Whole:
+    """A sink that also hears what became of answers."""
+
+    def __init__(self) -> None:
+        self.told: list[Verdict] = []
+
+    def __call__(self, verdict: Verdict) -> None:
+        self.told.append(verdict)
+
+    closed = __call__
+
+
 def test_the_verdict_is_told_before_the_answer_and_closed_with_it():
     verdicts: list[Verdict] = []
     kept: list[Verdict] = []
-    turns = served(0.9, sinks=(kept.append,))
+    whole = Whole()
+    turns = served(0.9, sinks=(kept.append, whole))
     result = answered(turns, run=heard(verdicts))
     assert [(v.id, v.obeyed, v.closed) for v in verdicts] == [
         (result.verdicts[0].id, None, False),
         (result.verdicts[0].id, False, True),
     ]
-    assert kept == verdicts
+    assert kept == verdicts[:1]  # a sink that is a mere function hears of each verdict once
+    assert whole.told == verdicts
     assert verdicts[1] == verdicts[0].model_copy(update={"obeyed": False}) == result.verdicts[0]
 
 
@@ -297,11 +311,11 @@ def test_nothing_else_is_replaced_or_judged(follows, p_unsafe, text):
 
 @pytest.mark.parametrize("follows", ["report", "retry", "replace", "rail"])
 def test_an_answer_whose_fate_cannot_be_recorded_is_not_given(follows):
-    def full(verdict: Verdict) -> None:
-        if verdict.closed:
+    class Full(Whole):
+        def closed(self, verdict: Verdict) -> None:
             raise OSError("disk full")
 
-    turns = served(0.9, policy={"on_disobeyed": follows}, sinks=(full,))
+    turns = served(0.9, policy={"on_disobeyed": follows}, sinks=(Full(),))
     (error,) = turns.run([request()])
     assert isinstance(error, OSError)
 
