@@ -31,6 +31,7 @@ from safecode_guard.taxonomy import CATEGORIES, STAGES, Action, Category, Label,
 
 PresetName = Literal["balanced", "strict", "permissive"]
 Recipe = Literal["guarded", "paper", "reference"]
+PREFIX_CACHE_BYTES: Final = 1_000_000_000
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -489,6 +490,9 @@ class PolicyFields(Part):
     """Put captions and rationales, which are content, into verdicts, traces and checkpoints."""
     deadline_s: float | None = Field(default=None, gt=0)
     """Time for one turn, waiting included."""
+    prefix_cache_bytes: int = Field(default=PREFIX_CACHE_BYTES, ge=0)
+    """Prefilled prompts kept beside a model in this process, for turns that begin alike; 0: none
+    is kept, and none continued."""
 
     _named_judge = field_validator("judge", mode="before")(_same_model_unless_named)
 

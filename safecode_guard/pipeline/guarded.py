@@ -14,7 +14,7 @@ from functools import partial
 
 from safecode_guard.errors import TurnTimeout
 from safecode_guard.judges.protocol import OpenPrompt, judges_on
-from safecode_guard.models.protocol import Delta, Engine, Session
+from safecode_guard.models.protocol import Delta, Engine, KeepingSession, Session
 from safecode_guard.pipeline import rail
 from safecode_guard.pipeline.admission import Admission, waited_too_long
 from safecode_guard.pipeline.case import Case
@@ -222,7 +222,11 @@ class GuardedTurns:
     def _opened(self, cases: Sequence[Case]) -> Session:
         first = cases[0].request
         turns = [case.request.turn for case in cases]
-        return self.engine.open(turns, first.sampling, tools=first.tools)
+        session = self.engine.open(turns, first.sampling, tools=first.tools)
+        if isinstance(session, KeepingSession):
+            scopes = [case.request.cache_scope for case in cases]
+            session.keep(scopes, limit=self.examiner.policy.prefix_cache_bytes)
+        return session
 
     async def _answered(
         self, cases: Sequence[Case], session: Session, host: Host

@@ -20,7 +20,7 @@ from safecode_guard.models.protocol import Sampling
 from safecode_guard.pipeline.factory import make_examiner, make_turns
 from safecode_guard.pipeline.guarded import GuardedTurns
 from safecode_guard.pipeline.requests import TurnRequest, TurnResult
-from safecode_guard.policy import Actions, Policy, SameModelJudgeConfig
+from safecode_guard.policy import PREFIX_CACHE_BYTES, Actions, Policy, SameModelJudgeConfig
 from safecode_guard.steering.safecode.parameters import SteeringParameters, resolve
 from safecode_guard.steering.safecode.views import second_views
 from safecode_guard.taxonomy import Action
@@ -49,14 +49,15 @@ class Pair:
 
 
 def policy(action: Action = "guide", **decoding: Any) -> Policy:
-    """Return a policy under which every label has one action.
+    """Return a policy under which every label has one action, and no prompt is kept.
 
     Random weights decide nothing, so what follows from a verdict is fixed here and asserted.
     """
     actions = Actions(safe=action, unsafe=action, undecided=action)
     judge = SameModelJudgeConfig(min_label_mass=0, cache_size=0)
+    steering = {"strategy": "safecode", **decoding}
     return Policy.load(
-        {"judge": judge, "actions": actions, "decoding": {"strategy": "safecode", **decoding}}
+        {"judge": judge, "actions": actions, "decoding": steering, "prefix_cache_bytes": 0}
     )
 
 
@@ -98,8 +99,14 @@ class Routes:
         return Pair(self._naive, self._plain([self.turn]))
 
     def conversation_first(self) -> Pair:
-        """The first turn of a conversation about a picture."""
-        return self._conversation([0])
+        """The first turn of a conversation about a picture; nothing is kept before it."""
+        pair = self._conversation([0])
+
+        def afresh() -> object:
+            self.model.kept.clear()
+            return pair.guarded()
+
+        return replace(pair, guarded=afresh)
 
     def conversation_rest(self) -> Pair:
         """The turns after it, one after the other."""
@@ -107,7 +114,7 @@ class Routes:
 
     def _conversation(self, places: Sequence[int]) -> Pair:
         turns = [spoken(place) for place in places]
-        served = self._served(policy(), self._judge)
+        served = self._served(policy().updated(prefix_cache_bytes=PREFIX_CACHE_BYTES), self._judge)
         plain = [self._plain([turn]) for turn in turns]
         return Pair(
             lambda: [_steered(self._answered(served, [turn]), "guide") for turn in turns],

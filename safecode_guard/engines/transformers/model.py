@@ -19,8 +19,9 @@ from safecode_guard.engines.transformers.encoded import EncodedPrompts
 from safecode_guard.engines.transformers.encoding import Encoder
 from safecode_guard.engines.transformers.engine import CachedEngine
 from safecode_guard.engines.transformers.identity import fingerprint
+from safecode_guard.engines.transformers.kept import KeptPrompts
 from safecode_guard.engines.transformers.loading import load_parts, require_decoder
-from safecode_guard.engines.transformers.protocol import Prompts
+from safecode_guard.engines.transformers.protocol import Branch, Prompts
 from safecode_guard.engines.transformers.runner import Runner
 from safecode_guard.engines.transformers.sizes import working_size
 from safecode_guard.engines.transformers.vocabulary import TokenizerVocabulary
@@ -66,6 +67,7 @@ class TransformersModel(CachedEngine):
         name = id or Path(str(getattr(model.config, "_name_or_path", ""))).name or self.family.name
         self.id = f"{name}@{fingerprint(model, self.vocabulary.id)}"
         self._runner = Runner(model, self.family.module_state)
+        self.kept = KeptPrompts()
 
     @classmethod
     def load(
@@ -139,6 +141,10 @@ class TransformersModel(CachedEngine):
             options=self._options(sampling),
             hidden_layer=hidden_layer,
         )
+
+    def resume(self, branch: Branch, sampling: Sampling) -> TransformersBranch:
+        """Return a fork of a branch that goes on under other sampling parameters."""
+        return cast(TransformersBranch, branch).fork().under(self._options(sampling))
 
     def generate(self, turns: Sequence[Turn], sampling: Sampling) -> list[str]:
         """Return plain generated texts by the model's own ``generate``.
@@ -249,8 +255,11 @@ def _before(text: str, stops: Sequence[str]) -> str:
 def _refined(family: Family, config: Any) -> Family:
     """Return the record with what this model's cache cannot do."""
     from transformers import DynamicCache
+    from transformers.cache_utils import DynamicLayer
 
     cache = DynamicCache(config=config.get_text_config())
+    if any(type(layer) is not DynamicLayer for layer in cache.layers):
+        family = replace(family, crops=False)
     if family.ragged_extend and any([*cache.is_sliding, *cache.is_linear]):
         return replace(family, ragged_extend=False)
     return family
