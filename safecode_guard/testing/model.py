@@ -237,7 +237,9 @@ class ScriptedVLM(CachedEngine):
         self._label_mass = label_mass
         self._error = error
 
-    def encode(self, turns: Sequence[Turn], *, tools: Sequence[Tool] = ()) -> ScriptedPrompts:
+    def encode(
+        self, turns: Sequence[Turn], *, tools: Sequence[Tool] = (), seen: object = None
+    ) -> ScriptedPrompts:
         """Render conversations: a role token, then text and image tokens, message by message."""
         declared = self.vocabulary.encode(f"tools: {[dict(t) for t in tools]}") if tools else []
         rows = []

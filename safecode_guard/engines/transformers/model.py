@@ -23,6 +23,7 @@ from safecode_guard.engines.transformers.kept import KeptPrompts
 from safecode_guard.engines.transformers.loading import load_parts, require_decoder
 from safecode_guard.engines.transformers.protocol import Branch, Prompts
 from safecode_guard.engines.transformers.runner import Runner
+from safecode_guard.engines.transformers.seen import SeenPictures
 from safecode_guard.engines.transformers.sizes import working_size
 from safecode_guard.engines.transformers.vocabulary import TokenizerVocabulary
 from safecode_guard.models.families import Family, family_of
@@ -116,14 +117,22 @@ class TransformersModel(CachedEngine):
         )
         return cls(parts.model, parts.processor, id=parts.label, family=parts.family)
 
-    def encode(self, turns: Sequence[Turn], *, tools: Sequence[Tool] = ()) -> EncodedPrompts:
+    def encode(
+        self,
+        turns: Sequence[Turn],
+        *,
+        tools: Sequence[Tool] = (),
+        seen: SeenPictures | None = None,
+    ) -> EncodedPrompts:
         """Render and tokenise conversations, one row each, left-padded.
+
+        Pictures that were ``seen`` do not go through the processor again.
 
         Raises:
             TemplateError: If the chat template refuses the layout; names the fix.
             ModelError: If the processor refuses the images.
         """
-        return self._encoder.encode(turns, tools)
+        return self._encoder.encode(turns, tools, seen=seen)
 
     def count_tokens(self, prompts: EncodedPrompts) -> list[int]:
         """Return the number of prompt tokens of each row, those of its images included."""

@@ -19,6 +19,7 @@ from safecode_guard.turns.turn import Turn
 
 if TYPE_CHECKING:
     from safecode_guard.engines.transformers.kept import KeptPrompts
+    from safecode_guard.engines.transformers.seen import SeenPictures
 
 
 class Prompts(Protocol):
@@ -107,8 +108,16 @@ class CachedModel(Protocol):
     def vocabulary(self) -> Vocabulary:
         """The model's tokens."""
 
-    def encode(self, turns: Sequence[Turn], *, tools: Sequence[Tool] = ()) -> Prompts:
+    def encode(
+        self,
+        turns: Sequence[Turn],
+        *,
+        tools: Sequence[Tool] = (),
+        seen: SeenPictures | None = None,
+    ) -> Prompts:
         """Render and tokenise conversations, one row each.
+
+        Pictures that were ``seen`` need not be processed again.
 
         Raises:
             TemplateError: If the chat template refuses the layout; names the fix.

@@ -18,6 +18,7 @@ from safecode_guard.engines.transformers.keeping import Keeping
 from safecode_guard.engines.transformers.loop import Row, decode
 from safecode_guard.engines.transformers.prefix import Prefix, covers_images, shared_length
 from safecode_guard.engines.transformers.protocol import Branch, CachedModel, Prompts
+from safecode_guard.engines.transformers.seen import SeenPictures
 from safecode_guard.errors import GuardError, TurnTimeout, UnsupportedGeneration
 from safecode_guard.models.protocol import Delta, Job, LabelScores, Question, Sampling, Tool
 from safecode_guard.output.stops import TextStream
@@ -49,6 +50,7 @@ class TransformersSession:
         self._unshared = not model.family.shares_image_prefix
         self._keeping = Keeping(model, sampling)
         self._scopes: list[str | None] = [None] * len(self._turns)
+        self._seen = SeenPictures()
         self._closed = False
 
     def keep(self, scopes: Sequence[str | None], *, limit: int) -> None:
@@ -60,6 +62,7 @@ class TransformersSession:
         """Free the caches; an answer in progress ends before its next step."""
         self._closed = True
         self._prompts = self._prefix = None
+        self._seen = SeenPictures()
 
     # -- asking -------------------------------------------------------------------------------
 
@@ -164,7 +167,7 @@ class TransformersSession:
         return self._prompts
 
     def _encoded(self, turns: Sequence[Turn]) -> Prompts:
-        return self._model.encode(turns, tools=self._tools)
+        return self._model.encode(turns, tools=self._tools, seen=self._seen)
 
     # -- answering ----------------------------------------------------------------------------
 
@@ -184,6 +187,7 @@ class TransformersSession:
         jobs, rows = [jobs[i] for i in sound], [rows[i] for i in sound]
         branch, counts = self._start(jobs, rows)
         self._prefix = self._prompts = None  # the branch is all that is still needed
+        self._seen = SeenPictures()
         for job, row in zip(jobs, rows, strict=True):
             if self._model.samples(job.sampling):
                 row.generator = _generator(job.sampling.seed, branch.logits.device)
