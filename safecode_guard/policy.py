@@ -31,6 +31,7 @@ from safecode_guard.taxonomy import CATEGORIES, STAGES, Action, Category, Label,
 
 PresetName = Literal["balanced", "strict", "permissive"]
 Recipe = Literal["guarded", "paper", "reference"]
+PREFIX_CACHE_BYTES: Final = 1_000_000_000
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -320,6 +321,9 @@ class DecodingPolicy(Part):
     """SafeCoDe as we do it, as the paper says, or as the authors' released code does it."""
     alpha: float | None = Field(default=None, ge=0)
     """Weight of the noised view's logits that is taken away (paper: 0.3)."""
+    contrast_below: Probability | None = None
+    """From this certainty of the judge on, |2 p_unsafe - 1|, nothing is contrasted: alpha is 0 and
+    no second view is made; None: contrast whatever it is."""
     sigma: float | None = Field(default=None, ge=0)
     """Standard deviation of the Gaussian noise, on pixels in [0, 1] (paper: 0.1)."""
     noise_order: Literal["after_resize", "before_resize"] | None = None
@@ -502,6 +506,9 @@ class PolicyFields(Part):
     """Put captions and rationales, which are content, into verdicts, traces and checkpoints."""
     deadline_s: float | None = Field(default=None, gt=0)
     """Time for one turn, waiting included."""
+    prefix_cache_bytes: int = Field(default=PREFIX_CACHE_BYTES, ge=0)
+    """Prefilled prompts kept beside a model in this process, for turns that begin alike; 0: none
+    is kept, and none continued."""
 
     _named_judge = field_validator("judge", mode="before")(_same_model_unless_named)
 

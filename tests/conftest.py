@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -25,3 +26,11 @@ def build() -> Callable[[str], TransformersModel]:
     from tests.families import build
 
     return build
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept() -> None:
+    """Let no test continue the prompts of another: the tiny models outlive them."""
+    families = sys.modules.get("tests.families")
+    for model in families.BUILT if families else ():
+        model.kept.clear()

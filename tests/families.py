@@ -602,10 +602,16 @@ def enliven(model: Any, tokens: Any) -> None:
             said[mark] = 0.0  # a generated image token would ask for an image
 
 
+BUILT: Final[list[TransformersModel]] = []
+"""The models that `build` has made, which outlive a test."""
+
+
 @functools.cache
 def build(name: str) -> TransformersModel:
     """Return a family's tiny model, one object for the whole session."""
-    return TransformersModel(*parts(name), id=name)
+    made = TransformersModel(*parts(name), id=name)
+    BUILT.append(made)
+    return made
 
 
 def picture(seed: int = 0, size: tuple[int, int] = (64, 48)) -> Image.Image:

@@ -22,10 +22,14 @@ class Timing:
         """Median seconds of one call."""
         return statistics.median(self.seconds)
 
+    def ratios(self, base: Timing) -> tuple[float, ...]:
+        """Return this route's time over another's, round by round."""
+        pairs = zip(self.seconds, base.seconds, strict=True)
+        return tuple(mine / other for mine, other in pairs)
+
     def ratio(self, base: Timing) -> float:
         """Return the median over the rounds of this route's time over another's."""
-        pairs = zip(self.seconds, base.seconds, strict=True)
-        return statistics.median(mine / other for mine, other in pairs)
+        return statistics.median(self.ratios(base))
 
 
 def interleave(

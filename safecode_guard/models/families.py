@@ -43,6 +43,8 @@ class Family:
     """A prompt prefix that covers the image can be prefilled once and continued in two ways."""
     ragged_extend: bool = True
     """Rows can be continued by blocks of different lengths in one pass (no sliding window)."""
+    crops: bool = True
+    """Every layer keeps each text token apart, so that rows can be cut back to fewer of them."""
     module_state: tuple[str, ...] = ()
     """Attributes that a forward pass leaves on a module; each branch keeps its own."""
     size_rule: SizeRule = "fixed"
@@ -56,8 +58,13 @@ class Family:
     steering: dict[str, Any] = field(default_factory=dict)
     """Tuned values of recipe ``guarded``; empty: the general defaults."""
 
+    @property
+    def keeps_prompts(self) -> bool:
+        """Whether a prefilled prompt can be kept, cut back, and continued by another turn."""
+        return self.shares_image_prefix and self.ragged_extend and self.crops
 
-GENERIC: Final = Family("generic", shares_image_prefix=False, ragged_extend=False)
+
+GENERIC: Final = Family("generic", shares_image_prefix=False, ragged_extend=False, crops=False)
 """The record of architectures that have none: nothing is assumed that could be wrong."""
 
 _MROPE: Final[dict[str, Any]] = {"module_state": ("rope_deltas",), "size_rule": "patch_multiple"}
@@ -72,7 +79,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
     Family("qwen2_5_vl", ("qwen2_5_vl",), **_MROPE),
     Family("qwen3_vl", ("qwen3_vl", "qwen3_vl_moe"), **_MROPE),
     # Linear attention folds every token into its state, padding within a row included.
-    Family("qwen3_5", ("qwen3_5", "qwen3_5_moe"), ragged_extend=False, **_MROPE),
+    Family("qwen3_5", ("qwen3_5", "qwen3_5_moe"), ragged_extend=False, crops=False, **_MROPE),
     Family("idefics2", ("idefics2",), nested_images=True, size_rule="longest_edge"),
     Family("idefics3", ("idefics3",), nested_images=True, size_rule="longest_edge"),
     Family(
@@ -99,7 +106,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
         text_module="language_model",
     ),
     Family("internvl", ("internvl",), size_rule="tiles"),
-    Family("gemma3", ("gemma3",), nested_images=True, ragged_extend=False),
+    Family("gemma3", ("gemma3",), nested_images=True, ragged_extend=False, crops=False),
     # The whole prompt is attended in both directions: a prefix depends on what follows it.
     Family(
         "paligemma",
@@ -110,7 +117,15 @@ FAMILIES: Final[tuple[Family, ...]] = (
         shares_image_prefix=False,
         plain_image="<image>",
     ),
-    Family("mllama", ("mllama",), nested_images=True, even_images=True, size_rule="tiles"),
+    # Some of its layers keep the image's tokens and not the text's.
+    Family(
+        "mllama",
+        ("mllama",),
+        nested_images=True,
+        even_images=True,
+        crops=False,
+        size_rule="tiles",
+    ),
     Family("llama4", ("llama4",), size_rule="tiles", needs_torchvision=True),
     Family("mistral3", ("mistral3",), size_rule="longest_edge", needs_torchvision=True),
     Family("phi4_multimodal", ("phi4_multimodal",), size_rule="tiles", needs_torchvision=True),

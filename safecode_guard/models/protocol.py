@@ -254,6 +254,20 @@ class Session(Protocol):
 
 
 @runtime_checkable
+class KeepingSession(Session, Protocol):
+    """A session that can leave what it prefilled to later turns."""
+
+    def keep(self, scopes: Sequence[str | None], *, limit: int) -> None:
+        """Continue prompts kept from earlier turns, and keep these; before anything else.
+
+        Args:
+            scopes: Whose each turn is. Prompts are shared within a scope alone, and those
+                without one among themselves.
+            limit: Bytes that all kept prompts may take; 0: none is kept, and none continued.
+        """
+
+
+@runtime_checkable
 class AsyncSession(Session, Protocol):
     """A session that answers on the event loop instead of in a worker thread."""
 

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from safecode_guard.errors import TurnTimeout
 from safecode_guard.judges.protocol import OpenPrompt, judges_on
-from safecode_guard.models.protocol import Delta, Engine, Session
+from safecode_guard.models.protocol import Delta, Engine, KeepingSession, Session
 from safecode_guard.pipeline import rail
 from safecode_guard.pipeline.admission import Admission, waited_too_long
 from safecode_guard.pipeline.case import Case
@@ -230,7 +230,11 @@ class GuardedTurns:
     def _opened(self, cases: Sequence[Case]) -> Session:
         first = cases[0].request
         turns = [case.request.turn for case in cases]
-        return self.engine.open(turns, first.sampling, tools=first.tools)
+        session = self.engine.open(turns, first.sampling, tools=first.tools)
+        if isinstance(session, KeepingSession):
+            scopes = [case.request.cache_scope for case in cases]
+            session.keep(scopes, limit=self.examiner.policy.prefix_cache_bytes)
+        return session
 
     async def _decoded(
         self, cases: Sequence[Case], session: Session, host: Host, finished: list[Finished]

@@ -48,6 +48,8 @@ class TurnRequest:
     """In seconds of ``time.monotonic``, counted from the call."""
     live: bool = False
     """Somebody reads the answer piece by piece."""
+    cache_scope: str | None = None
+    """Whose prompt it is, where prompts are kept for later turns: nobody else continues it."""
     trace: bool = False
     cancelled: Event = field(default_factory=Event, compare=False)
 

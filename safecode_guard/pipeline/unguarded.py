@@ -31,11 +31,18 @@ class _Unexamined(Examiner):
 
 
 @cache
-def _examiner() -> Examiner:
-    return _Unexamined(_Nobody(), Policy(), JudgementCache(0), "", steers=False)
+def _examiner(prefix_cache_bytes: int) -> Examiner:
+    policy = Policy(prefix_cache_bytes=prefix_cache_bytes)
+    return _Unexamined(_Nobody(), policy, JudgementCache(0), "", steers=False)
 
 
-def unguarded(engine: Engine, admission: Admission) -> GuardedTurns:
-    """Return what serves an engine's turns as they are."""
-    steering = Steering(engine, Plain(), seed=0)
-    return GuardedTurns(engine, _examiner(), steering=steering, admission=admission)
+def unguarded(engine: Engine, admission: Admission, *, prefix_cache_bytes: int = 0) -> GuardedTurns:
+    """Return what serves an engine's turns as they are.
+
+    Args:
+        engine: What answers.
+        admission: The queue before it.
+        prefix_cache_bytes: Prefilled prompts that may be kept for later turns.
+    """
+    examiner, steering = _examiner(prefix_cache_bytes), Steering(engine, Plain(), seed=0)
+    return GuardedTurns(engine, examiner, steering=steering, admission=admission)

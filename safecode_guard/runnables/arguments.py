@@ -18,8 +18,8 @@ CALL: Final = frozenset(
         "stop", "stop_sequences", "temperature", "top_p", "top_k", "repetition_penalty", "seed",
         "max_tokens", "max_completion_tokens", "num_beams", "num_beam_groups",
         "num_return_sequences", "n", "tools", "tool_choice", "parallel_tool_calls", "strict",
-        "response_format", "allow_refusal", "safecode_trace", "model", "timeout", "max_retries",
-        "api_key", "stream", "stream_usage",
+        "response_format", "allow_refusal", "safecode_trace", "cache_scope", "model", "timeout",
+        "max_retries", "api_key", "stream", "stream_usage",
     }
 )  # fmt: skip
 """Options of one call to a model in this process."""

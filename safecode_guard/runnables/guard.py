@@ -240,6 +240,7 @@ class SafeCoDeGuard(Checking, ServedChatModel):
             run=run_of(call.run_manager),
             deadline=deadline,
             live=call.live,
+            cache_scope=call.options.get("cache_scope"),
             trace=bool(call.options.get("safecode_trace", False)),
             cancelled=call.cancelled,
         )

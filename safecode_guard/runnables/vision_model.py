@@ -22,7 +22,7 @@ from safecode_guard.pipeline.admission import Admission
 from safecode_guard.pipeline.guarded import GuardedTurns
 from safecode_guard.pipeline.requests import TurnRequest
 from safecode_guard.pipeline.unguarded import unguarded
-from safecode_guard.policy import ImagePolicy
+from safecode_guard.policy import PREFIX_CACHE_BYTES, ImagePolicy
 from safecode_guard.runnables.arguments import CALL, require_known, require_stops, require_values
 from safecode_guard.runnables.messages import PROVIDER, AnswerShape
 from safecode_guard.runnables.served import Call, ServedChatModel
@@ -52,6 +52,9 @@ class ChatVisionModel(ServedChatModel):
     stop: list[str] | None = Field(default=None, alias="stop_sequences")
     images: ImagePolicy = ImagePolicy()
     """Limits for images; one that breaks them raises `ImageError`."""
+    prefix_cache_bytes: int = Field(default=PREFIX_CACHE_BYTES, ge=0)
+    """Prefilled prompts kept for turns that begin alike, where the model is in this process; under
+    a guard its policy's key of the same name counts."""
     max_active: int = Field(default=4, gt=0)
     """Turns (or batches) that may hold caches on the model at a time."""
     max_waiting: int = Field(default=64, ge=0)
@@ -95,7 +98,7 @@ class ChatVisionModel(ServedChatModel):
 
     @property
     def _turns(self) -> GuardedTurns:
-        return unguarded(self.engine, self.admission)
+        return unguarded(self.engine, self.admission, prefix_cache_bytes=self.prefix_cache_bytes)
 
     def _request(self, messages: list[BaseMessage], call: Call) -> tuple[TurnRequest, AnswerShape]:
         require_values(call.options)
@@ -108,6 +111,7 @@ class ChatVisionModel(ServedChatModel):
             constraint=constraint,
             refusal=refusal,
             live=call.live,
+            cache_scope=call.options.get("cache_scope"),
             cancelled=call.cancelled,
         )
         return request, self.shape(form)

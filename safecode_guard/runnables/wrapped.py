@@ -147,6 +147,8 @@ class CalledModel:
         """
         passed = {**options, **({"stop": stop} if stop is not None else {})}
         passed.pop("safecode_trace", None)
+        if not self.judges_itself:
+            passed.pop("cache_scope", None)
         require_no_media(passed)
         marked = bool(passed.pop(FORCED, False))
         return Asked(

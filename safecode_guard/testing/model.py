@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from safecode_guard.engines.transformers.engine import CachedEngine
-from safecode_guard.engines.transformers.protocol import Prompts
+from safecode_guard.engines.transformers.protocol import Branch, Prompts
 from safecode_guard.models.families import Family
 from safecode_guard.models.protocol import Sampling, Tool, Vocabulary
 from safecode_guard.turns.turn import Role, TextPart, Turn, TurnMessage
@@ -136,6 +136,21 @@ class ScriptedBranch:
         other._images = list(self._images)
         return other
 
+    @property
+    def nbytes(self) -> int:
+        """Nothing: there are no caches."""
+        return 0
+
+    @property
+    def can_crop(self) -> bool:
+        """Always: there are no caches."""
+        return True
+
+    def crop(self, lengths: Sequence[int], *, width: int | None = None) -> ScriptedBranch:
+        """Keep the first tokens of each row; returns itself."""
+        self._ids = [row[:length] for row, length in zip(self._ids, lengths, strict=True)]
+        return self
+
     def select(self, rows: Sequence[int]) -> ScriptedBranch:
         """Keep only these rows, in this order; returns itself."""
         self._ids = [list(self._ids[row]) for row in rows]
@@ -176,10 +191,11 @@ class ScriptedBranch:
 class ScriptedVLM(CachedEngine):
     """A vision-language model whose next-token logits follow a script.
 
-    Asked for a verdict (a question that ends with "safe or unsafe."), it gives ``p_unsafe`` with
-    ``label_mass``. Otherwise it gives one of its ``replies``, weighted by their logits; with
-    several, steering has something to choose between. Both may be functions of the `Scene`, so
-    a second view of a picture can be answered differently.
+    It keeps no prompts: `calls` counts what each turn computes. Asked for a verdict (a question
+    that ends with "safe or unsafe."), it gives ``p_unsafe`` with ``label_mass``. Otherwise it gives
+    one of its ``replies``, weighted by their logits; with several, steering has something to choose
+    between. Both may be functions of the `Scene`, so a second view of a picture can be answered
+    differently.
 
     Example:
         >>> vlm = ScriptedVLM({"I can't help with that.": 0.0, "Run along the edge.": 0.4},
@@ -213,6 +229,7 @@ class ScriptedVLM(CachedEngine):
         self.id = id
         self.family = family or Family(name="scripted")
         self.vocabulary: Vocabulary = ByteVocabulary(words)
+        self.kept = None
         self.calls: list[tuple[str, int, int]] = []
         """Every forward pass so far: kind (prefill, extend, step), rows, tokens."""
         self._replies = replies
@@ -220,7 +237,9 @@ class ScriptedVLM(CachedEngine):
         self._label_mass = label_mass
         self._error = error
 
-    def encode(self, turns: Sequence[Turn], *, tools: Sequence[Tool] = ()) -> ScriptedPrompts:
+    def encode(
+        self, turns: Sequence[Turn], *, tools: Sequence[Tool] = (), seen: object = None
+    ) -> ScriptedPrompts:
         """Render conversations: a role token, then text and image tokens, message by message."""
         declared = self.vocabulary.encode(f"tools: {[dict(t) for t in tools]}") if tools else []
         rows = []
@@ -241,6 +260,12 @@ class ScriptedVLM(CachedEngine):
         branch.watch(hidden_layer)
         branch.hidden = branch.logits if hidden_layer is not None else None
         return branch
+
+    def resume(self, branch: Branch, sampling: Sampling) -> ScriptedBranch:
+        """Return a fork of a branch that goes on under other sampling parameters."""
+        other = cast(ScriptedBranch, branch).fork()
+        other._sampling = sampling
+        return other
 
     def generate(self, turns: Sequence[Turn], sampling: Sampling) -> list[str]:
         """Return the likeliest reply to each conversation."""

@@ -63,6 +63,9 @@ class CheckedImage:
     """Of an animated file: which of its sampled frames this is."""
     data: bytes | None = field(default=None, repr=False)
     """The encoded bytes, where every reader of them shows these very pixels."""
+    view: str | None = ""
+    """What was made of the picture, such as its noise and seed; empty: these are its own pixels;
+    None: others, and nothing tells which."""
     png: Png = field(default_factory=Png, repr=False)
     """What is handed on where there is no ``data``."""
 
@@ -89,9 +92,9 @@ class CheckedImage:
             return self.data, self.mime
         return self.png.of(self.pixels), MIME_TYPES["PNG"]
 
-    def with_pixels(self, pixels: Image.Image) -> CheckedImage:
-        """Return the image with other pixels in the place of its own."""
-        return replace(self, pixels=pixels, data=None, png=Png())
+    def with_pixels(self, pixels: Image.Image, *, view: str | None = None) -> CheckedImage:
+        """Return the image with other pixels in the place of its own; ``view`` tells which."""
+        return replace(self, pixels=pixels, view=view, data=None, png=Png())
 
 
 def load(

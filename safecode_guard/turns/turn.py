@@ -177,10 +177,19 @@ class Turn:
             return replace(self, messages=(joined, *rest))
         return replace(self, messages=(TurnMessage("system", (TextPart(text),)), *self.messages))
 
-    def with_pixels(self, pixels: Sequence[Image.Image]) -> Turn:
-        """Return the conversation with other pictures in the places of its images."""
+    def with_pixels(
+        self, pixels: Sequence[Image.Image], *, views: Sequence[str | None] | None = None
+    ) -> Turn:
+        """Return the conversation with other pictures in the places of its images.
+
+        Args:
+            pixels: The pictures.
+            views: What tells each from its image's own pixels; None: nothing does.
+        """
+        named = [None] * len(self.images) if views is None else views
         images = tuple(
-            image.with_pixels(other) for image, other in zip(self.images, pixels, strict=True)
+            image.with_pixels(other, view=view)
+            for image, other, view in zip(self.images, pixels, named, strict=True)
         )
         return replace(self, images=images)
 

@@ -97,12 +97,13 @@ def parameters(decoding=STRONG):
     return resolve(DecodingPolicy(**decoding), {})
 
 
-def pipeline(vlm, decoding=STRONG, *, judge=None, strategy=None) -> GuardedTurns:
+def pipeline(vlm, decoding=STRONG, *, judge=None, strategy=None, **rules) -> GuardedTurns:
     policy = Policy.load(
         {
             "judge": {"kind": "same_model", "cache_size": 0},
             "decoding": decoding,
             "actions": {"undecided": "guide"},  # random weights decide nothing
+            **rules,
         }
     )
     judge = judge or ScriptedJudge(P_UNSAFE)
@@ -118,6 +119,29 @@ def answers(served: GuardedTurns, *turns: Turn, sampling: Sampling = GREEDY) -> 
     for result in results:
         assert isinstance(result, TurnResult), result
     return results
+
+
+def test_a_certain_verdict_spares_the_second_view_and_gives_the_tokens_of_one_view(
+    vlm, monkeypatch
+):
+    rows = []
+    prefill = type(vlm).prefill
+
+    def counted(self, prompts, *args, **kwargs):
+        rows.append(len(prompts.ids))
+        return prefill(self, prompts, *args, **kwargs)
+
+    monkeypatch.setattr(type(vlm), "prefill", counted)
+    turn, off = turns()[0], {"prefix_cache_bytes": 0}
+    adaptive = answers(pipeline(vlm, STRONG | {"contrast_below": 0.8}, **off), turn)
+    assert rows == [1], "the scripted verdict is certain: |2 * 0.9 - 1| = 0.8"
+    one_view = answers(pipeline(vlm, STRONG | {"alpha": 0.0}, **off), turn)
+    assert [r.tokens for r in adaptive] == [r.tokens for r in one_view]
+    assert adaptive[0].verdicts[0].decoding == one_view[0].verdicts[0].decoding
+    assert "alpha" not in adaptive[0].verdicts[0].decoding.parameters
+    rows.clear()
+    answers(pipeline(vlm, STRONG | {"contrast_below": 0.81}, **off), turn)
+    assert sum(rows) == 2
 
 
 def turns() -> list[Turn]:

@@ -43,14 +43,14 @@ class Watched(ScriptedVLM):
         super().__init__("Yes.")
         self.shown: list[bytes] = []
 
-    def encode(self, turns, *, tools=()):
+    def encode(self, turns, *, tools=(), **options):
         for turn in turns:
             for image in turn.messages and [
                 turn.images[i] for m in turn.messages for i in m.image_indices
             ]:
                 self.shown.append(image.sha256.encode())
                 assert image.pixels.mode == "RGB"
-        return super().encode(turns, tools=tools)
+        return super().encode(turns, tools=tools, **options)
 
 
 @pytest.mark.parametrize("start", CHUNKS)

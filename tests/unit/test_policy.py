@@ -297,6 +297,7 @@ CHANGES: list[dict[str, Any]] = [
     {"review_text": "Wait."},
     {"record_content": True},
     {"deadline_s": 1.0},
+    {"prefix_cache_bytes": 0},
 ]
 
 

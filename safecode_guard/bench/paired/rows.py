@@ -149,6 +149,11 @@ ABLATIONS: Final = (
         judged=False,
     ),
     Row("guarded_modulation", "guarded without its contrast", DecodingPolicy(alpha=0.0)),
+    Row(
+        "guarded_adaptive",
+        "guarded, contrasted below a certainty of 0.9",
+        DecodingPolicy(contrast_below=0.9),
+    ),
     Row("guarded_grey", "guarded against a grey picture", DecodingPolicy(reference_view="grey")),
     Row(
         "guarded_noise",

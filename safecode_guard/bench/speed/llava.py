@@ -50,7 +50,7 @@ def reference_llava() -> tuple[Any, Any]:
         num_hidden_layers=12,
         num_attention_heads=6,
         num_key_value_heads=3,
-        max_position_embeddings=4096,
+        max_position_embeddings=16384,
         pad_token_id=0,
         bos_token_id=1,
         eos_token_id=2,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import torch
 from torch import Tensor
@@ -12,6 +12,10 @@ from torch import Tensor
 from safecode_guard.engines.transformers.encoded import PER_TOKEN
 from safecode_guard.engines.transformers.runner import Captured, Runner, States
 from safecode_guard.errors import LogitsUnavailable, UnsupportedFamily, UnsupportedGeneration
+
+_CHUNK: Final = 512
+"""Tokens by which a row is continued at a time: behind a cache the attention of a pass is computed
+for all of its keys, those that no token may see included."""
 
 
 class TransformersBranch:
@@ -43,7 +47,7 @@ class TransformersBranch:
         self._states: States = []
         with runner.running(self._states):
             captured = Captured.of(target, inputs, options)
-            self._warps = bool(captured.processors)
+            self._warps: bool | None = bool(captured.processors)
             self._module = captured.module
             self._ids = captured.ids  # [rows, tokens]
             self._seen = inputs["attention_mask"].to(captured.ids.device)  # 1 where a token is real
@@ -69,13 +73,13 @@ class TransformersBranch:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the branch's caches hold; forks share what they have in common."""
+        """Bytes that the branch holds; forks share what they have in common."""
         held = {
             tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
             for layer in self._cache.layers
             for tensor in _tensors(vars(layer))
         }
-        return sum(held.values())
+        return sum(held.values()) + sum(t.nbytes for t in (self.logits, self._ids, self._seen))
 
     def watch(self, layer: int | None) -> None:
         """Keep the last position's states of a layer from the next forward pass on."""
@@ -111,9 +115,71 @@ class TransformersBranch:
             ids[i, longest - len(block) :] = ids.new_tensor(block)
             seen[i, longest - len(block) :] = 1
         self._padded = self._padded or min(lengths) != longest
-        logits = self._append(ids, seen)
+        for start in range(0, longest, _CHUNK):
+            chunk = slice(start, start + _CHUNK)
+            self._append(ids[:, chunk], seen[:, chunk])
         self._prompt_ends_here()
-        return logits
+        return self.logits
+
+    def under(self, options: Mapping[str, Any]) -> Self:
+        """Go on under other options of ``generate``; returns itself."""
+        if self._options != dict(options):
+            self._options, self._warps, self._processors = dict(options), None, None
+        return self
+
+    @property
+    def can_crop(self) -> bool:
+        """Whether the cache keeps each token apart, and knows where each stands."""
+        return self._can_pad
+
+    def crop(self, lengths: Sequence[int], *, width: int | None = None) -> Self:
+        """Keep the first ``lengths[i]`` tokens of each row, text alone cut off; returns itself.
+
+        Rows are padded on their left to ``width`` tokens, or to the longest of them. The logits
+        of a row that was cut are void until it is continued.
+
+        Raises:
+            ValueError: If a row has fewer tokens, or ``width`` is less than a length.
+            UnsupportedGeneration: If the model's cache does not keep each token apart.
+        """
+        counts = self._seen.sum(-1)
+        width = width or max(lengths)
+        kept = torch.as_tensor(list(lengths), device=counts.device)
+        if bool((kept > counts).any()) or bool((kept < 1).any()) or width < max(lengths):
+            raise ValueError(f"cannot cut rows of {counts.tolist()} tokens to {list(lengths)}")
+        if not self.can_crop:
+            raise UnsupportedGeneration(
+                "This model's cache cannot be cut back.",
+                hint="Prefill the whole prompts instead (Family.crops is False).",
+            )
+        if not self._padded and min(lengths) == width:
+            self._narrow(width)
+        elif self._ids.shape[1] != width or bool((kept != counts).any()):
+            self._align(lengths, width)
+        assert self._position is not None  # or it could not be padded
+        self._position = self._position - (counts - kept)[:, None]
+        self._padded = not bool(self._seen.all())
+        self._prompt_ends_here()
+        return self
+
+    def _narrow(self, width: int) -> None:
+        """Keep the first tokens of unpadded rows; nothing is copied."""
+        self._ids, self._seen = self._ids[:, :width], self._seen[:, :width]
+        for layer in self._cache.layers:
+            layer.keys, layer.values = layer.keys[..., :width, :], layer.values[..., :width, :]
+
+    def _align(self, lengths: Sequence[int], width: int) -> None:
+        """Keep the first tokens of rows and pad them on their left, by copying."""
+        places = self._ids.new_zeros(self.rows, width)  # where each token stands now
+        seen = torch.zeros_like(self._seen[:, :1]).expand(-1, width).clone()
+        for i, (row, length) in enumerate(zip(self._seen, lengths, strict=True)):
+            places[i, width - length :] = row.nonzero()[:length, 0]
+            seen[i, width - length :] = 1
+        self._ids, self._seen = self._ids.gather(1, places), seen
+        with torch.inference_mode():
+            for layer in self._cache.layers:
+                layer.keys = _gathered(layer.keys, places)
+                layer.values = _gathered(layer.values, places)
 
     def fork(self) -> Self:
         """Return an independent branch from here; cheap, nothing is computed again."""
@@ -168,6 +234,9 @@ class TransformersBranch:
 
     def warp(self, scores: Tensor, rows: Sequence[int]) -> Tensor:
         """Apply the sampling parameters to scores [len(rows), n] of these rows."""
+        if self._warps is None:
+            self._processors = self._made_processors()
+            self._warps = bool(self._processors)
         if not self._warps:
             return scores
         index = torch.as_tensor(list(rows), dtype=torch.long, device=self._ids.device)
@@ -295,6 +364,12 @@ def _next_position(positions: Tensor) -> Tensor:
         after = after.clone()
         after[first:] = positions[first:].amax(dim=(0, 2))[None, :, None] + 1
     return after
+
+
+def _gathered(states: Tensor, places: Tensor) -> Tensor:
+    """Take tokens of states [rows, heads, tokens, d] by their places [rows, width]."""
+    index = places.to(states.device)[:, None, :, None]
+    return states.gather(2, index.expand(-1, states.shape[1], -1, states.shape[3]))
 
 
 def _join_layers(layer: Any, more: Any) -> None:

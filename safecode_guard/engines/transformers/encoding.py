@@ -10,6 +10,7 @@ from PIL import Image
 
 from safecode_guard.engines.transformers.encoded import EncodedPrompts
 from safecode_guard.engines.transformers.rendering import Renderer
+from safecode_guard.engines.transformers.seen import SeenPictures, seeing
 from safecode_guard.errors import ModelError, TemplateError
 from safecode_guard.models.families import Family
 from safecode_guard.models.protocol import Tool
@@ -33,8 +34,19 @@ class Encoder:
         self._renderer = Renderer.of(processor, family)
         self._lock = Lock()  # a tokenizer's padding is state of its own
 
-    def encode(self, turns: Sequence[Turn], tools: Sequence[Tool] = ()) -> EncodedPrompts:
+    def encode(
+        self,
+        turns: Sequence[Turn],
+        tools: Sequence[Tool] = (),
+        *,
+        seen: SeenPictures | None = None,
+    ) -> EncodedPrompts:
         """Render and tokenise conversations, one row each, left-padded.
+
+        Args:
+            turns: The conversations.
+            tools: Declared in each of them.
+            seen: Where what the processor makes of pictures is looked up, and kept.
 
         Raises:
             TemplateError: If the chat template refuses the layout; names the fix.
@@ -44,7 +56,8 @@ class Encoder:
         self._check_images(images)
         with self._lock:
             texts = [self._renderer.render(turn, tools) for turn in turns]
-            prompts = self._encoded(texts, images)
+            with seeing(self.processor, seen):
+                prompts = self._encoded(texts, images)
         self._check_shown(prompts, images)
         return prompts
 

@@ -19,9 +19,11 @@ from safecode_guard.engines.transformers.encoded import EncodedPrompts
 from safecode_guard.engines.transformers.encoding import Encoder
 from safecode_guard.engines.transformers.engine import CachedEngine
 from safecode_guard.engines.transformers.identity import fingerprint
+from safecode_guard.engines.transformers.kept import KeptPrompts
 from safecode_guard.engines.transformers.loading import load_parts, require_decoder
-from safecode_guard.engines.transformers.protocol import Prompts
+from safecode_guard.engines.transformers.protocol import Branch, Prompts
 from safecode_guard.engines.transformers.runner import Runner
+from safecode_guard.engines.transformers.seen import SeenPictures
 from safecode_guard.engines.transformers.sizes import working_size
 from safecode_guard.engines.transformers.vocabulary import TokenizerVocabulary
 from safecode_guard.models.families import Family, family_of
@@ -66,6 +68,7 @@ class TransformersModel(CachedEngine):
         name = id or Path(str(getattr(model.config, "_name_or_path", ""))).name or self.family.name
         self.id = f"{name}@{fingerprint(model, self.vocabulary.id)}"
         self._runner = Runner(model, self.family.module_state)
+        self.kept = KeptPrompts()
 
     @classmethod
     def load(
@@ -114,14 +117,22 @@ class TransformersModel(CachedEngine):
         )
         return cls(parts.model, parts.processor, id=parts.label, family=parts.family)
 
-    def encode(self, turns: Sequence[Turn], *, tools: Sequence[Tool] = ()) -> EncodedPrompts:
+    def encode(
+        self,
+        turns: Sequence[Turn],
+        *,
+        tools: Sequence[Tool] = (),
+        seen: SeenPictures | None = None,
+    ) -> EncodedPrompts:
         """Render and tokenise conversations, one row each, left-padded.
+
+        Pictures that were ``seen`` do not go through the processor again.
 
         Raises:
             TemplateError: If the chat template refuses the layout; names the fix.
             ModelError: If the processor refuses the images.
         """
-        return self._encoder.encode(turns, tools)
+        return self._encoder.encode(turns, tools, seen=seen)
 
     def count_tokens(self, prompts: EncodedPrompts) -> list[int]:
         """Return the number of prompt tokens of each row, those of its images included."""
@@ -139,6 +150,10 @@ class TransformersModel(CachedEngine):
             options=self._options(sampling),
             hidden_layer=hidden_layer,
         )
+
+    def resume(self, branch: Branch, sampling: Sampling) -> TransformersBranch:
+        """Return a fork of a branch that goes on under other sampling parameters."""
+        return cast(TransformersBranch, branch).fork().under(self._options(sampling))
 
     def generate(self, turns: Sequence[Turn], sampling: Sampling) -> list[str]:
         """Return plain generated texts by the model's own ``generate``.
@@ -249,8 +264,11 @@ def _before(text: str, stops: Sequence[str]) -> str:
 def _refined(family: Family, config: Any) -> Family:
     """Return the record with what this model's cache cannot do."""
     from transformers import DynamicCache
+    from transformers.cache_utils import DynamicLayer
 
     cache = DynamicCache(config=config.get_text_config())
+    if any(type(layer) is not DynamicLayer for layer in cache.layers):
+        family = replace(family, crops=False)
     if family.ragged_extend and any([*cache.is_sliding, *cache.is_linear]):
         return replace(family, ragged_extend=False)
     return family

@@ -8,7 +8,7 @@ next-token logits step by step. `TransformersModel` is the real one; a scripted 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from PIL import Image
 from torch import Tensor
@@ -16,6 +16,10 @@ from torch import Tensor
 from safecode_guard.models.families import Family
 from safecode_guard.models.protocol import Sampling, Tool, Vocabulary
 from safecode_guard.turns.turn import Turn
+
+if TYPE_CHECKING:
+    from safecode_guard.engines.transformers.kept import KeptPrompts
+    from safecode_guard.engines.transformers.seen import SeenPictures
 
 
 class Prompts(Protocol):
@@ -64,6 +68,21 @@ class Branch(Protocol):
     def fork(self) -> Branch:
         """Return an independent branch from here; cheap, nothing is computed again."""
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the branch holds; forks share what they have in common."""
+
+    @property
+    def can_crop(self) -> bool:
+        """Whether rows can be cut back."""
+
+    def crop(self, lengths: Sequence[int], *, width: int | None = None) -> Branch:
+        """Keep the first ``lengths[i]`` tokens of each row, text alone cut off; returns itself.
+
+        Rows are padded on their left to ``width`` tokens, or to the longest of them. The logits
+        of a row that was cut are void until it is continued.
+        """
+
     def select(self, rows: Sequence[int]) -> Branch:
         """Keep only these rows, in this order, and free the rest; returns itself."""
 
@@ -89,8 +108,16 @@ class CachedModel(Protocol):
     def vocabulary(self) -> Vocabulary:
         """The model's tokens."""
 
-    def encode(self, turns: Sequence[Turn], *, tools: Sequence[Tool] = ()) -> Prompts:
+    def encode(
+        self,
+        turns: Sequence[Turn],
+        *,
+        tools: Sequence[Tool] = (),
+        seen: SeenPictures | None = None,
+    ) -> Prompts:
         """Render and tokenise conversations, one row each.
+
+        Pictures that were ``seen`` need not be processed again.
 
         Raises:
             TemplateError: If the chat template refuses the layout; names the fix.
@@ -100,6 +127,13 @@ class CachedModel(Protocol):
         self, prompts: Prompts, sampling: Sampling, *, hidden_layer: int | None = None
     ) -> Branch:
         """Run the prompts (left-padded) once and return a branch with their next-token logits."""
+
+    @property
+    def kept(self) -> KeptPrompts | None:
+        """Prompts kept for later turns; None: it keeps none."""
+
+    def resume(self, branch: Branch, sampling: Sampling) -> Branch:
+        """Return a fork of a branch that goes on under other sampling parameters."""
 
     def working_size(self, image: Image.Image) -> tuple[int, int]:
         """Return (width, height) to which the model's preprocessing resizes an image."""

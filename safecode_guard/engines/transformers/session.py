@@ -2,20 +2,23 @@
 
 The first question prefills what the prompts of questions and answers share. Verdicts are read from
 forks of that prefix; the answers continue the prefix itself. Second views are prefilled after the
-verdicts, for the answers that contrast, and joined to it.
+verdicts, for the answers that contrast, and joined to it. Where prompts are kept for later turns, a
+prefix may be one of an earlier turn.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import torch
 
+from safecode_guard.engines.transformers.keeping import Keeping
 from safecode_guard.engines.transformers.loop import Row, decode
-from safecode_guard.engines.transformers.prefix import covers_images, shared_length
+from safecode_guard.engines.transformers.prefix import Prefix, covers_images, shared_length
 from safecode_guard.engines.transformers.protocol import Branch, CachedModel, Prompts
+from safecode_guard.engines.transformers.seen import SeenPictures
 from safecode_guard.errors import GuardError, TurnTimeout, UnsupportedGeneration
 from safecode_guard.models.protocol import (
     Delta,
@@ -28,22 +31,6 @@ from safecode_guard.models.protocol import (
 )
 from safecode_guard.output.stops import TextStream
 from safecode_guard.turns.turn import Turn
-
-
-@dataclass(eq=False)
-class _Prefix:
-    """The prefilled beginnings of a session's prompts, one row a turn."""
-
-    branch: Branch
-    ids: list[list[int]]
-    """Token ids of the whole prompts."""
-    lengths: list[int]
-    """Tokens of each prompt that are prefilled."""
-
-    def continues(self, index: int, ids: Sequence[int]) -> bool:
-        """Return whether a prompt begins with a turn's prefix, with something after it."""
-        length = self.lengths[index]
-        return len(ids) > length and ids[:length] == self.ids[index][:length]
 
 
 class TransformersSession:
@@ -67,14 +54,23 @@ class TransformersSession:
         self._sampling = sampling
         self._tools = tuple(tools)
         self._prompts: Prompts | None = None
-        self._prefix: _Prefix | None = None
+        self._prefix: Prefix | None = None
         self._unshared = not model.family.shares_image_prefix
+        self._keeping = Keeping(model, sampling)
+        self._scopes: list[str | None] = [None] * len(self._turns)
+        self._seen = SeenPictures()
         self._closed = False
+
+    def keep(self, scopes: Sequence[str | None], *, limit: int) -> None:
+        """Continue prompts kept from earlier turns, and keep these; see `KeepingSession`."""
+        self._scopes = list(scopes)
+        self._keeping = Keeping(self._model, self._sampling, limit=limit, tools=self._tools)
 
     def close(self) -> None:
         """Free the caches; an answer in progress ends before its next step."""
         self._closed = True
         self._prompts = self._prefix = None
+        self._seen = SeenPictures()
 
     # -- asking -------------------------------------------------------------------------------
 
@@ -107,17 +103,30 @@ class TransformersSession:
         prefix = self._prefix
         if prefix is None:
             return {}
-        fitting = [n for n, i in enumerate(asked) if prefix.continues(questions[i].index, ids[n])]
+        crops = self._model.family.crops and prefix.branch.can_crop
+        shared = [
+            prefix.shared(questions[i].index, ids[n], prompts.image_ids)
+            for n, i in enumerate(asked)
+        ]
+        fitting = [
+            n
+            for n, i in enumerate(asked)
+            if shared[n] == prefix.lengths[questions[i].index] or (shared[n] and crops)
+        ]
         rows = [questions[asked[n]].index for n in fitting]
-        suffixes = [ids[n][prefix.lengths[row] :] for n, row in zip(fitting, rows, strict=True)]
+        lengths = [shared[n] for n in fitting]
+        suffixes = [ids[n][length:] for n, length in zip(fitting, lengths, strict=True)]
         if not fitting or not self._may_extend(suffixes):
             return {}
-        fork = prefix.branch.fork()
-        if rows != list(range(fork.rows)):
-            fork = fork.select(rows)
-        fork.watch(_watched([questions[asked[n]] for n in fitting]))
-        fork.extend(suffixes)
-        return {asked[n]: _scores(fork, row, questions[asked[n]]) for row, n in enumerate(fitting)}
+        fork = replace(prefix, branch=prefix.branch.fork()).only(rows)
+        if lengths != fork.lengths:
+            fork.branch.crop(lengths)
+        fork.branch.watch(_watched([questions[asked[n]] for n in fitting]))
+        fork.branch.extend(suffixes)
+        return {
+            asked[n]: _scores(fork.branch, row, questions[asked[n]])
+            for row, n in enumerate(fitting)
+        }
 
     def _whole(self, questions: Sequence[Question], asked: Sequence[int]) -> dict[int, LabelScores]:
         """Ask on prompts of their own; those with equally many images together."""
@@ -140,6 +149,9 @@ class TransformersSession:
         """
         answers = self._answers()
         ids, pictures = answers.ids, answers.image_ids
+        self._prefix = self._keeping.found(self._turns, self._scopes, answers)
+        if self._prefix is not None:
+            return
         shared: dict[int, int] = {}
         for index, question in zip(indices, asked, strict=True):
             length = shared_length(ids[index], question)
@@ -153,7 +165,7 @@ class TransformersSession:
             self._unshared = True
             return
         branch = self._model.prefill(answers.cut(lengths), self._sampling)
-        self._prefix = _Prefix(branch, ids, lengths)
+        self._prefix = Prefix(branch, ids, lengths, max(lengths))
 
     def _may_extend(self, blocks: Sequence[Sequence[int]]) -> bool:
         """Return whether rows can be continued by these blocks in one pass."""
@@ -165,7 +177,7 @@ class TransformersSession:
         return self._prompts
 
     def _encoded(self, turns: Sequence[Turn]) -> Prompts:
-        return self._model.encode(turns, tools=self._tools)
+        return self._model.encode(turns, tools=self._tools, seen=self._seen)
 
     # -- answering ----------------------------------------------------------------------------
 
@@ -185,6 +197,7 @@ class TransformersSession:
         jobs, rows = [jobs[i] for i in sound], [rows[i] for i in sound]
         branch, counts = self._start(jobs, rows)
         self._prefix = self._prompts = None  # the branch is all that is still needed
+        self._seen = SeenPictures()
         for job, row in zip(jobs, rows, strict=True):
             if self._model.samples(job.sampling):
                 row.generator = _generator(job.sampling.seed, branch.logits.device)
@@ -221,40 +234,64 @@ class TransformersSession:
         """Return the branch as `decode` wants it, and the prompt tokens of each job."""
         layer = _hidden_layer(jobs)
         seconds = [
-            (job.index, job.strategy.second)
-            for job, row in zip(jobs, rows, strict=True)
+            (place, job.strategy.second)
+            for place, (job, row) in enumerate(zip(jobs, rows, strict=True))
             if row.views == 2 and job.strategy is not None and job.strategy.second is not None
         ]
-        edited = any(job.turn is not self._turns[job.index] for job in jobs)
-        if self._prefix is not None and not edited:
-            return self._from_prefix(self._prefix, [job.index for job in jobs], seconds, layer)
-        whole = len(jobs) == len(self._turns) and not edited and not seconds
         turns = [job.turn for job in jobs] + [second for _, second in seconds]
-        prompts = self._answers() if whole else self._encoded(turns)
-        counts = [len(ids) for ids in prompts.ids[: len(jobs)]]
-        return self._model.prefill(prompts, self._sampling, hidden_layer=layer), counts
+        scopes = [self._scopes[job.index] for job in jobs]
+        scopes += [scopes[place] for place, _ in seconds]
+        ids, branch = self._begun(jobs, seconds, scopes, layer)
+        self._keeping.put(turns, scopes, ids, branch)
+        return branch, [len(row) for row in ids[: len(jobs)]]
 
-    def _from_prefix(
+    def _begun(
         self,
-        prefix: _Prefix,
-        indices: Sequence[int],
+        jobs: Sequence[Job],
         seconds: Sequence[tuple[int, Turn]],
+        scopes: Sequence[str | None],
         layer: int | None,
-    ) -> tuple[Branch, list[int]]:
-        """Continue the shared prefix; the second views' is prefilled now, and joined."""
-        branch, width = prefix.branch, max(prefix.lengths)
-        if list(indices) != list(range(branch.rows)):
-            branch = branch.select(indices)
-        rows = list(indices)
+    ) -> tuple[list[list[int]], Branch]:
+        """Return the prompts of jobs and of the second views behind them, and their branch."""
+        turns = [job.turn for job in jobs]
+        edited = any(job.turn is not self._turns[job.index] for job in jobs)
+        whole = len(jobs) == len(self._turns) and not edited
+        if self._prefix is not None and not edited:
+            prefix = self._prefix.only([job.index for job in jobs])
+            return self._continued_by(prefix, seconds, scopes[len(jobs) :], layer)
+        if self._keeping.knows(turns, scopes[: len(jobs)]):
+            prompts = self._answers() if whole else self._encoded(turns)
+            if (kept := self._keeping.found(turns, scopes[: len(jobs)], prompts)) is not None:
+                return self._continued_by(kept, seconds, scopes[len(jobs) :], layer)
+        turns += [second for _, second in seconds]
+        prompts = self._answers() if whole and not seconds else self._encoded(turns)
+        return prompts.ids, self._model.prefill(prompts, self._sampling, hidden_layer=layer)
+
+    def _continued_by(
+        self,
+        prefix: Prefix,
+        seconds: Sequence[tuple[int, Turn]],
+        scopes: Sequence[str | None],
+        layer: int | None,
+    ) -> tuple[list[list[int]], Branch]:
+        """Continue prefixes to the ends of their prompts.
+
+        The second views' are made now, and joined: as long as those that they belong to, unless
+        longer ones are kept.
+        """
         if seconds:
-            rows += [index for index, _ in seconds]
-            prompts = self._encoded([second for _, second in seconds])
-            lengths = [prefix.lengths[index] for index, _ in seconds]
-            views = self._model.prefill(prompts.cut(lengths, width=width), self._sampling)
-            branch = branch.join(views)
-        branch.watch(layer)
-        branch.extend([prefix.ids[i][prefix.lengths[i] :] for i in rows])
-        return branch, [len(prefix.ids[i]) for i in indices]
+            turns = [second for _, second in seconds]
+            prompts = self._encoded(turns)
+            views = self._keeping.found(turns, scopes, prompts)
+            if views is None:
+                lengths = [prefix.lengths[place] for place, _ in seconds]
+                cut = prompts.cut(lengths, width=prefix.width)
+                branch = self._model.prefill(cut, self._sampling)
+                views = Prefix(branch, prompts.ids, lengths, prefix.width)
+            prefix = prefix.joined(views)
+        prefix.branch.watch(layer)
+        prefix.branch.extend(prefix.blocks)
+        return prefix.ids, prefix.branch
 
 
 def _scores(branch: Branch, row: int, question: Question) -> LabelScores:

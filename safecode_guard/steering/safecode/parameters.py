@@ -17,6 +17,7 @@ class SteeringParameters(BaseModel):
 
     recipe: Recipe
     alpha: float
+    contrast_below: float | None = None
     sigma: float
     noise_order: Literal["after_resize", "before_resize"]
     reference_view: Literal["noise", "grey"]
@@ -34,6 +35,7 @@ class SteeringParameters(BaseModel):
 
 _PAPER: dict[str, Any] = {
     "alpha": 0.3,
+    "contrast_below": None,
     "sigma": 0.1,
     "noise_order": "before_resize",
     "reference_view": "noise",

@@ -115,7 +115,13 @@ class SafeCoDe:
         """Return all values in force, used or not, by their names in the record."""
         parameters, direction = self.parameters, context.direction
         numbers = parameters.model_dump(
-            exclude={"guided_steps", "lambda_boost", "lambda_supp", "certainty_power"}
+            exclude={
+                "guided_steps",
+                "lambda_boost",
+                "lambda_supp",
+                "certainty_power",
+                "contrast_below",
+            }
         )
         values = numbers | {
             "direction": direction,
@@ -128,7 +134,7 @@ class SafeCoDe:
         }
         if parameters.recipe == "reference":
             values |= self.quirks.changed(parameters, direction, context.family)
-        return values
+        return values if contrasts(context, parameters) else values | {"alpha": 0.0}
 
     def _second_views(self, context: SteeringContext) -> Turn:
         return second_views(
@@ -138,6 +144,16 @@ class SafeCoDe:
             working_size=context.working_size,
             keeps_image_size=context.family.keeps_image_size,
         )
+
+
+def contrasts(context: SteeringContext, parameters: SteeringParameters) -> bool:
+    """Return whether a turn's second view is of use: always, or below a certainty of the verdict.
+
+    Without a label of safe or unsafe nobody is certain of anything, and the turn is contrasted.
+    """
+    if parameters.contrast_below is None or context.label not in ("safe", "unsafe"):
+        return True
+    return context.certainty < parameters.contrast_below
 
 
 def push_of(context: SteeringContext, parameters: SteeringParameters) -> float:

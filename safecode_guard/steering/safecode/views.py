@@ -99,7 +99,16 @@ def second_views(
             keep_size=keeps_image_size,
         )
 
-    return turn.with_pixels([view(image, i) for i, image in enumerate(turn.pixels)])
+    pixels = [view(image, i) for i, image in enumerate(turn.pixels)]
+    return turn.with_pixels(pixels, views=_named(parameters, seed, len(pixels)))
+
+
+def _named(parameters: SteeringParameters, seed: int, count: int) -> list[str]:
+    """Return what tells second views apart, beside picture and model: noise and seed."""
+    if parameters.reference_view == "grey":
+        return ["grey"] * count
+    noise = f"noise {parameters.sigma!r} {parameters.noise_order} {seed}"
+    return [f"{noise} {i}" for i in range(count)]
 
 
 def _draw(size: Size, seed: int) -> Tensor:

@@ -408,10 +408,10 @@ def test_a_broken_model_is_each_turns_error_and_the_next_call_works():
 
 def test_a_turn_that_breaks_its_batch_is_answered_alone_and_fails_alone():
     class Picky(ScriptedVLM):
-        def encode(self, turns, *, tools=()):
+        def encode(self, turns, *, tools=(), **options):
             if any("bad" in turn.query for turn in turns):
                 raise ModelError("no such layout")
-            return super().encode(turns, tools=tools)
+            return super().encode(turns, tools=tools, **options)
 
     ends = served(0.5, Picky(HELP)).run([request("a"), request("bad"), request("b")])
     assert [getattr(end, "text", type(end)) for end in ends] == [HELP, ModelError, HELP]

@@ -187,10 +187,10 @@ def test_a_late_judge_fails_within_its_timeout():
 
 def test_a_question_that_cannot_be_asked_is_a_failed_check():
     class Picky(ScriptedVLM):
-        def encode(self, turns, *, tools=()):
+        def encode(self, turns, *, tools=(), **options):
             if any("safe or unsafe" in turn.messages[-1].text for turn in turns):
                 raise TemplateError("no questions", hint="none")
-            return super().encode(turns, tools=tools)
+            return super().encode(turns, tools=tools, **options)
 
     inner = ChatTransformers.from_engine(Picky(HELP), temperature=0)
     verdict = Verdict.from_message(SafeCoDeGuard(model=inner).invoke(ask()))

@@ -73,7 +73,8 @@ def test_a_steered_models_options_are_read():
 
 def test_a_called_models_options_are_passed_on_as_they_are():
     inner = FakeListChatModel(responses=["x"])
-    asked = wrapped(inner, JUDGE_ONLY).asked(["x"], {"effort": "low", "safecode_trace": True})
+    options = {"effort": "low", "safecode_trace": True, "cache_scope": "ann"}
+    asked = wrapped(inner, JUDGE_ONLY).asked(["x"], options)
     assert asked.options == {"effort": "low", "stop": ["x"]}
     assert asked.sampling == Sampling()
 

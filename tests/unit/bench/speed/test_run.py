@@ -7,9 +7,11 @@ import json
 import pytest
 import torch
 
+from safecode_guard.bench.speed.counting import row_tokens
 from safecode_guard.bench.speed.naive import naive_generate
-from safecode_guard.bench.speed.overhead import measure_overheads
-from safecode_guard.bench.speed.routes import Routes
+from safecode_guard.bench.speed.overhead import Overheads, measure_overheads
+from safecode_guard.bench.speed.routes import ANSWER_TOKENS, SUFFIX_TOKENS, Routes
+from safecode_guard.bench.speed.rows import Figure, Spent, calls_of, chosen, figure
 from safecode_guard.bench.speed.run import (
     SpeedReport,
     _load,
@@ -19,12 +21,13 @@ from safecode_guard.bench.speed.run import (
     table,
 )
 from safecode_guard.bench.timing import Timing, interleave
+from safecode_guard.errors import GuardError
 from safecode_guard.judges.label_logits import LabelLogitsJudge
 from safecode_guard.judges.protocol import JudgeRequest
 from safecode_guard.models.protocol import Sampling
 from safecode_guard.pipeline.factory import make_examiner, make_turns
 from safecode_guard.pipeline.requests import TurnRequest
-from safecode_guard.policy import Policy
+from safecode_guard.policy import Policy, SameModelJudgeConfig
 from safecode_guard.testing import ScriptedJudge, ScriptedVLM
 from tests.families import ask, picture
 from tests.reference.decode import naive_guided
@@ -112,30 +115,74 @@ def test_import_is_quick():
 
 
 def report() -> SpeedReport:
-    return SpeedReport(1.2, 1.3, 1.4, 3.5, 0.97, 0.4, 15.0, 2.0, 0.07, 0.02, 630, 64, 5, machine())
+    rows = {name: Figure(1.2, 1.1, 1.3, 800, 683) for name in ("guided", "turn", "conversation")}
+    overheads = Overheads(0.4, 15.0, 2.0, 0.07)
+    return SpeedReport(rows, None, overheads, 0.02, 630, 64, 5, machine())
 
 
-def test_the_report_names_the_machine():
+def test_the_report_names_the_machine_and_says_what_was_not_measured():
     found = report().to_json()
     assert found["machine"]["torch"] == torch.__version__
-    assert {"guided_ratio", "turn_ratio", "naive_ratio", "batch_gain"} <= set(found)
-    assert table(report()).row_count == 10
+    assert (found["guided_ratio"], found["naive_ratio"], found["batch_gain"]) == (1.2, None, None)
+    assert found["rows"]["conversation"]["row_tokens"] == 800
+    assert table(report()).row_count == 3 + 5
 
 
 def test_the_command_prints_one_object(monkeypatch, capsys):
-    monkeypatch.setattr("safecode_guard.bench.speed.run.measure", lambda *a, **k: report())
+    asked = {}
+    monkeypatch.setattr(
+        "safecode_guard.bench.speed.run.measure", lambda *a, **k: asked.update(k) or report()
+    )
     monkeypatch.setattr("safecode_guard.bench.speed.run._load", lambda name: None)
-    assert main(["--json"]) == 0
+    assert main(["--json", "--rows", "turn, guided"]) == 0
     assert json.loads(capsys.readouterr().out)["guided_ratio"] == 1.2
+    assert asked["rows"] == ["guided", "turn"]
+
+
+def test_rows_are_chosen_by_name():
+    assert chosen(["conversation", "turn"]) == ["turn", "conversation"]
+    assert chosen([])[-1] == "batch_gain"
+    assert calls_of(["conversation", "turn", "batch_gain"]) == 2 + 4 + 3
+    with pytest.raises(GuardError, match="no rows .'trun'"):
+        chosen(["trun"])
+
+
+def test_sums_are_made_round_by_round():
+    first, rest = Spent(Timing((1.0, 4.0)), 10), Spent(Timing((2.0, 5.0)), 20)
+    whole = Spent.sum([first, rest])
+    assert (whole.timing.seconds, whole.tokens) == ((3.0, 9.0), 30)
+    assert figure(whole, Spent(Timing((3.0, 3.0)), 15)) == Figure(2.0, 1.0, 3.0, 30, 15)
+
+
+@pytest.fixture(scope="module")
+def routes() -> Routes:
+    return Routes(_load(None))
+
+
+def test_a_row_that_measures_another_turn_than_its_name_says_is_an_error(routes, monkeypatch):
+    unsteered = Policy(judge=SameModelJudgeConfig(min_label_mass=0, cache_size=0))
+    monkeypatch.setattr("safecode_guard.bench.speed.routes.policy", lambda *a, **k: unsteered)
+    with pytest.raises(GuardError, match="was to end with 'guide' has 'pass', 0 steps"):
+        routes.judged().guarded()
+
+
+def test_row_tokens_are_counted_exactly(routes):
+    (ids,) = routes.model.encode([routes.turn]).ids
+    plain = len(ids) + ANSWER_TOKENS - 1
+    model = routes.model.model
+    assert row_tokens(model, routes.guided().plain) == plain
+    assert row_tokens(model, routes.guided().guarded) == plain + len(ids) + 4
+    assert row_tokens(model, routes.judged("pass").guarded) == plain + SUFFIX_TOKENS
 
 
 @pytest.mark.slow
-def test_cached_decoding_beats_the_released_way():
+def test_cached_decoding_beats_the_released_way(routes):
     """One round on a small model: the order of the figures, not their size."""
-    routes = Routes(_load(None)).named()
-    chosen = {name: routes[name] for name in ("plain", "guided", "naive")}
-    (turn,) = routes["turn"]()
-    assert turn.verdicts[0].decoding.steps == 5
+    chosen = {
+        "plain": routes.guided().plain,
+        "guided": routes.guided().guarded,
+        "naive": routes.naive().guarded,
+    }
     timings = interleave(chosen, rounds=1)
     assert timings["guided"].ratio(timings["plain"]) < 2
     assert timings["naive"].ratio(timings["guided"]) > 1.5

@@ -56,6 +56,26 @@ def test_block_may_be_longer_than_the_prefix(build: Build) -> None:
         torch.testing.assert_close(branch.logits, stepped.logits, atol=1e-4, rtol=1e-4)
 
 
+def test_long_blocks_in_pieces_equal_one_pass(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in families.NAMES:
+        vlm = build(name)
+        blocks = [vlm.vocabulary.encode(text) for text in ("climb the wall safely " * 3, "a wall")]
+        if not vlm.family.ragged_extend:
+            blocks[1] = blocks[0][::-1]
+        whole = prefilled(vlm, GREEDY, "Hello!", "describe the scene")
+        pieces = whole.fork()
+        whole.extend(blocks)
+        with monkeypatch.context() as patch:
+            patch.setattr("safecode_guard.engines.transformers.branch._CHUNK", 4)
+            pieces.extend(blocks)
+        torch.testing.assert_close(pieces.logits, whole.logits, atol=1e-4, rtol=1e-4, msg=name)
+        assert pieces.ids == whole.ids
+        tokens = whole.logits.argmax(-1)
+        torch.testing.assert_close(pieces.step(tokens), whole.step(tokens), atol=1e-4, rtol=1e-4)
+
+
 def test_select_can_reorder_and_repeat_rows(build: Build) -> None:
     for name in ("llava", "qwen2_5_vl", "qwen3_5", "mllama"):
         branch = prefilled(build(name), GREEDY, "Hello!", "describe the scene")

@@ -73,6 +73,29 @@ def test_the_second_view_is_made_for_turns_with_pictures(recipe, label):
     assert safecode(recipe=recipe, alpha=0).prepare(given).second is None
 
 
+@pytest.mark.parametrize(
+    ("label", "certainty", "contrasted"),
+    [
+        ("unsafe", 0.89, True),
+        ("unsafe", 0.9, False),
+        ("safe", 0.95, False),
+        ("undecided", 1.0, True),
+        (None, 1.0, True),
+    ],
+)
+def test_certain_verdicts_are_not_contrasted(label, certainty, contrasted):
+    """As with alpha 0, in the record, in the views and in every logit."""
+    adaptive = safecode(contrast_below=0.9, certainty_power=0.0)
+    given = context(VOCABULARY, label, certainty=certainty)
+    as_usual = safecode(certainty_power=0.0, **({} if contrasted else {"alpha": 0.0}))
+    assert adaptive.record(given) == as_usual.record(given)
+    made, wanted = adaptive.prepare(given), as_usual.prepare(given)
+    assert (made.second is not None) is contrasted
+    logits = torch.randn((2, VOCABULARY.size), generator=torch.Generator().manual_seed(3)) * 4
+    views = step(logits if contrasted else logits[:1])
+    assert torch.equal(made.adjust(views), wanted.adjust(views))
+
+
 @pytest.mark.parametrize("recipe", ["paper", "guarded"])
 def test_words_alone_are_not_contrasted(recipe):
     both = torch.randn((2, VOCABULARY.size), generator=torch.Generator().manual_seed(2))
