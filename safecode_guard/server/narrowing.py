@@ -65,21 +65,22 @@ def _leaves(values: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[
 
 
 def _is_narrower(path: tuple[str, ...], old: Policy, new: Policy) -> bool:
-    stage = _stage_of_action(path)
-    if stage is not None:
-        given = old.actions_at(stage), new.actions_at(stage)
-        return "skip" not in given and _graver(*(getattr(each, path[-1]) for each in given))
+    if _is_action(path):  # it may hold at several stages, under what these say themselves
+        return all(_graver_at(stage, path[-1], old, new) for stage in STAGES)
     compare = _MAY.get(".".join(path))
     return compare is not None and compare(_at(path, old), _at(path, new))
 
 
-def _stage_of_action(path: tuple[str, ...]) -> Stage | None:
-    """Return the stage whose action a path sets; that of `input` for all stages' actions."""
-    if len(path) == 2 and path[0] == "actions":
-        return "input"
-    if len(path) == 4 and path[0] == "stages" and path[2] == "actions":
-        return next((stage for stage in STAGES if stage == path[1]), None)
-    return None
+def _is_action(path: tuple[str, ...]) -> bool:
+    """Return whether a path sets what follows from an outcome, everywhere or at one stage."""
+    return path[:-1] == ("actions",) or (
+        len(path) == 4 and (path[0], path[2]) == ("stages", "actions")
+    )
+
+
+def _graver_at(stage: Stage, outcome: str, old: Policy, new: Policy) -> bool:
+    given = old.actions_at(stage), new.actions_at(stage)
+    return "skip" not in given and _graver(*(getattr(each, outcome) for each in given))
 
 
 def _at(path: tuple[str, ...], policy: Policy) -> Any:

@@ -65,6 +65,12 @@ def test_what_lets_more_pass_or_is_another_thing_is_refused(overrides: dict[str,
         narrowed(Policy(thresholds={"unsafe": 0.55, "safe": 0.45}, deadline_s=5), overrides)
 
 
+def test_an_action_of_all_stages_is_compared_at_each() -> None:
+    policy = Policy.load({"name": "x", "stages": {"input": {"actions": {"safe": "pass"}}}})
+    with pytest.raises(PolicyError):
+        narrowed(policy, {"actions": {"safe": "pass"}})
+
+
 actions = st.sampled_from(ACTIONS)
 tables = st.dictionaries(st.sampled_from(["safe", "unsafe", "undecided"]), actions)
 

@@ -34,11 +34,6 @@ def test_every_twin_named_exists():
     assert all(hasattr(naive, twin) or hasattr(judging, twin) for twin in twins)
 
 
-def test_the_pages_example_runs():
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    exec(compile(code, "steering.md", "exec"), {})
-
-
 def test_the_pages_record_is_what_is_written():
     (shown,) = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)
     given = context(byte_level(), "safe", certainty=0.8, seed=0)
