@@ -56,6 +56,9 @@ class HealthReport:
     unsafe_recently: float
     latency_ms: tuple[float, float, float]
     """Median, 95th and 99th percentile, in milliseconds."""
+    obeyed: float | None = None
+    """Share of the newest steered answers that did as the judge's verdict asked; None: there is
+    none yet. It tells of the steering, and makes no judge degraded."""
     problems: tuple[str, ...] = ()
 
     @property
@@ -76,6 +79,7 @@ class JudgeHealth:
     def __init__(self, judge_id: str) -> None:
         self.judge_id = judge_id
         self._seen: deque[Seen] = deque(maxlen=WINDOW)
+        self._obeyed: deque[bool] = deque(maxlen=WINDOW)
         self._problems: tuple[str, ...] = ()
         self._lock = threading.Lock()
 
@@ -87,6 +91,11 @@ class JudgeHealth:
             self._seen.append(seen)
             self._problems = _problems(list(self._seen))
 
+    def note_answer(self, *, obeyed: bool) -> None:
+        """Remember whether an answer did as the judge's verdict asked."""
+        with self._lock:
+            self._obeyed.append(obeyed)
+
     @property
     def health(self) -> Health:
         """How the judge is doing now."""
@@ -95,7 +104,7 @@ class JudgeHealth:
     def report(self) -> HealthReport:
         """Return what the newest judgements come to."""
         with self._lock:
-            seen = list(self._seen)
+            seen, obeyed = list(self._seen), list(self._obeyed)
         return HealthReport(
             judge_id=self.judge_id,
             asked=len(seen),
@@ -105,6 +114,7 @@ class JudgeHealth:
             unsafe=_share([each.label == "unsafe" for each in _answered(seen)]),
             unsafe_recently=_share([each.label == "unsafe" for each in _answered(seen[-RECENT:])]),
             latency_ms=_percentiles([each.latency_ms for each in _answered(seen)]),
+            obeyed=_share(obeyed) if obeyed else None,
             problems=_problems(seen),
         )
 

@@ -264,6 +264,9 @@ class Examiner:
         if decoding is not None:
             became["decoding"] = decoding
         closed = verdict.model_copy(update=became)
+        known = self.healths.get(verdict.judge.id) if verdict.judge else None
+        if known is not None and obeyed is not None:
+            known.note_answer(obeyed=obeyed)
         for sink in self.sinks:
             if tell := getattr(sink, "closed", None):
                 tell(closed)

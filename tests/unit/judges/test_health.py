@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from safecode_guard import SafeCoDeCheck
+from safecode_guard import ChatTransformers, SafeCoDeCheck, SafeCoDeGuard
 from safecode_guard.judges.health import LEAST, RECENT, WINDOW, JudgeHealth
 from safecode_guard.judges.protocol import JudgeRequest
 from safecode_guard.taxonomy import Label
-from safecode_guard.testing import ScriptedJudge
+from safecode_guard.testing import ScriptedJudge, ScriptedVLM
 from safecode_guard.verdict import Judgement
 from tests.messages import ask
 
@@ -116,3 +116,15 @@ def test_judgements_from_the_cache_are_no_news() -> None:
         check.check(ask("the same"))
     (report,) = check.examiner.health()
     assert report.asked == 1
+
+
+def test_steered_answers_are_told_by_whether_they_obeyed() -> None:
+    judge = ScriptedJudge([0.9, 0.9, 0.1, 0.5])
+    model = ChatTransformers.from_engine(ScriptedVLM("Run along."), temperature=0)
+    guard = SafeCoDeGuard(model=model, judge=judge)
+    assert guard.examiner.health() == ()
+    for number in range(4):
+        guard.invoke(ask(str(number)))
+    (report,) = guard.examiner.health()
+    assert report.obeyed == pytest.approx(1 / 3)  # unsafe twice, safe once; undecided tells nothing
+    assert report.health == "ok"
