@@ -91,6 +91,7 @@ def test_streams_on_an_event_loop() -> None:
 
 @pytest.mark.parametrize("mode", ["guard", "judge_only"])
 def test_the_embedded_model(mode: str) -> None:
-    policy = Policy.load({"mode": mode, "judge": {"cache_size": 16}})
-    guard = SafeCoDeGuard(model="tiny", policy=policy)
+    small = {"judge": {"cache_size": 16}, "prefix_cache_bytes": 5_000_000}
+    model = ChatTransformers.tiny(prefix_cache_bytes=5_000_000)  # its own, where it is only called
+    guard = SafeCoDeGuard(model=model, policy=Policy.load({"mode": mode, **small}))
     steady(lambda i: guard.invoke(ask(f"How do I run faster? {i}")), max(20, TURNS // 20))

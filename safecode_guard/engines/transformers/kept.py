@@ -11,11 +11,15 @@ from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from threading import Lock
+from typing import Final
 
 import numpy as np
 
 from safecode_guard.engines.transformers.protocol import Branch
 from safecode_guard.turns.turn import ImagePart, Turn
+
+MOST: Final = 256
+"""Prompts that are kept: all that show the same are compared when one is looked for."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +120,9 @@ class KeptPrompts:
     ) -> None:
         """Keep a prompt's branch of one row, which nobody may change any more.
 
-        Prompts that begin the new one are dropped for it, and then the oldest until all take no
-        more than ``limit`` bytes. What alone would take more is not kept.
+        Prompts that begin the new one are dropped for it, and then the oldest until there are no
+        more than `MOST`, and all take no more than ``limit`` bytes. What alone would take more is
+        not kept.
         """
         tokens = np.asarray(ids, dtype=np.int64)
         with self._lock:
@@ -130,7 +135,7 @@ class KeptPrompts:
                 self._of.setdefault(sight, []).append(self._next)
                 self._next += 1
                 self._bytes += nbytes
-            while self._bytes > limit:
+            while self._bytes > limit or len(self._entries) > MOST:
                 self._drop(next(iter(self._entries)))
                 self._evicted += 1
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from safecode_guard.engines.transformers.kept import KeptPrompts, Sight
+from safecode_guard.engines.transformers.kept import MOST, KeptPrompts, Sight
 from safecode_guard.models.protocol import Sampling
 from safecode_guard.testing import ScriptedVLM
 from tests.families import ask, picture
@@ -95,3 +95,13 @@ def test_scope_model_pictures_and_views_tell_prompts_apart():
 
 def test_pictures_that_nothing_tells_apart_are_never_kept():
     assert Sight.of(ask("Hello!", picture(1)).with_pixels([picture(2)]), "model", None) is None
+
+
+def test_there_are_never_more_than_can_be_compared():
+    kept = KeptPrompts()
+    for first in range(MOST + 5):
+        put(kept, first, 5, 6, nbytes=1, limit=10**9)
+    found = kept.statistics()
+    assert (found.entries, found.evicted, found.bytes) == (MOST, 5, MOST)
+    assert kept.find(SIGHT, [4, 5, 6, 7]) is None
+    assert kept.find(SIGHT, [5, 5, 6, 7])
