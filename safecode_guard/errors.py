@@ -29,10 +29,21 @@ Errors carry their data as attributes and end with what to do (``hint``).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from safecode_guard.verdict import Verdict
+
+
+def listed(names: Iterable[object]) -> str:
+    """Return names as a sentence lists them, sorted.
+
+    Example:
+        >>> print(listed(["b", "a"]))
+        'a', 'b'
+    """
+    return ", ".join(map(repr, sorted(map(str, names))))
 
 
 class GuardError(Exception):

@@ -26,7 +26,7 @@ from pydantic import (
     model_validator,
 )
 
-from safecode_guard.errors import PolicyError
+from safecode_guard.errors import PolicyError, listed
 from safecode_guard.taxonomy import CATEGORIES, STAGES, Action, Category, Label, Stage
 
 PresetName = Literal["balanced", "strict", "permissive"]
@@ -529,7 +529,7 @@ class Policy(PolicyFields):
             PolicyError: If the preset is unknown or an override is invalid.
         """
         if name not in PRESETS:
-            raise PolicyError(f"Unknown preset {name!r}.", hint=f"Use one of {sorted(PRESETS)}.")
+            raise PolicyError(f"Unknown preset {name!r}.", hint=f"Use one of {listed(PRESETS)}.")
         return cls.load(_merge({"name": name, **PRESETS[name]}, overrides))
 
     @classmethod

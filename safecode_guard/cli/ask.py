@@ -11,7 +11,13 @@ from rich.text import Text
 
 from safecode_guard.cli import screen
 from safecode_guard.cli.exits import EXIT_OF
-from safecode_guard.cli.opening import messages_of, open_model, open_policy, tool_call_of
+from safecode_guard.cli.opening import (
+    messages_of,
+    open_model,
+    open_policy,
+    require_picture,
+    tool_call_of,
+)
 from safecode_guard.cli.options import (
     Answer,
     AsJson,
@@ -50,6 +56,7 @@ def ask(
     as_json: AsJson = False,
 ) -> None:
     """Ask the plain and the guarded model the same question about a picture."""
+    require_picture(image)
     rules = open_policy(policy, preset=preset, judge=judge)
     messages = messages_of(image, question)
     chat = open_model(model, device=device, max_tokens=max_tokens)

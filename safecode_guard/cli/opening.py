@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import base64
+import difflib
 import json
 import mimetypes
+import socket
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 from safecode_guard.cli import screen
-from safecode_guard.errors import ModelError, UnreadableCall
-from safecode_guard.judges.names import values_of
+from safecode_guard.errors import ModelError, UnreadableCall, UnreadableImage
+from safecode_guard.judges.names import is_cached, values_of
 from safecode_guard.policy import Policy
 from safecode_guard.settings import SafeCoDeSettings
 
@@ -36,6 +39,9 @@ def open_model(
     Raises:
         ModelError: If there is no such model, or it cannot be loaded here.
     """
+    _require_device(device)
+    if name is not None:
+        _require_reachable(name)
     with screen.working(f"Loading {name or 'the embedded tiny model'} ..."):
         from transformers.utils.logging import disable_progress_bar
 
@@ -59,6 +65,74 @@ def open_model(
                 hint="Name a directory with a model in it, or a hub name; offline, a cached one.",
             ) from error
     return model
+
+
+def _require_device(device: str | None) -> None:
+    """Refuse a device that is not here, before anything is loaded.
+
+    Raises:
+        ModelError: If it is none, or not there.
+    """
+    if device in (None, "auto", "cpu"):
+        return
+    import torch
+
+    kind = str(device).partition(":")[0]
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(kind, False):
+        raise ModelError(
+            f"There is no device {device!r} here.",
+            hint="Leave --device out, or name cpu, or auto for what there is.",
+        )
+
+
+def _require_reachable(name: str) -> None:
+    """Refuse a model that is neither a directory nor in the cache, if the hub cannot be asked.
+
+    Raises:
+        ModelError: Without the retries of a download that cannot begin.
+    """
+    if Path(name).is_dir() or is_cached(name):
+        return
+    beside = [str(path) for path in Path(name).parent.glob("*") if path.is_dir()]
+    close = difflib.get_close_matches(name, beside, n=1)
+    hint = f"Did you mean {close[0]!r}?" if close else "Name a directory with a model in it."
+    if name.count("/") != 1:
+        raise ModelError(f"There is no model {name!r}: no directory of that name.", hint=hint)
+    if not _hub_answers():
+        raise ModelError(
+            f"There is no model {name!r} in the cache, and the hub cannot be reached.", hint=hint
+        )
+
+
+def _hub_answers() -> bool:
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    address = urlsplit(constants.ENDPOINT)
+    try:
+        with socket.create_connection((address.hostname or "", address.port or 443), timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+def require_picture(path: Path) -> None:
+    """Refuse a file that is no picture, in words about the file.
+
+    Raises:
+        UnreadableImage: If Pillow cannot read it.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            image.verify()
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
+        raise UnreadableImage(
+            f"{path.name!r} is no picture that can be read.", hint="Name a PNG or JPEG, say."
+        ) from None
 
 
 def open_policy(

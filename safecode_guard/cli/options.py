@@ -13,7 +13,17 @@ Picture = Annotated[
         metavar="IMAGE", exists=True, dir_okay=False, readable=True, help="A picture file."
     ),
 ]
-Question = Annotated[str, typer.Argument(metavar="QUESTION", help="What is asked about it.")]
+
+
+def _asked(question: str) -> str:
+    if not question.strip():
+        raise typer.BadParameter("nothing is asked.")
+    return question
+
+
+Question = Annotated[
+    str, typer.Argument(metavar="QUESTION", callback=_asked, help="What is asked about it.")
+]
 Answer = Annotated[
     str | None,
     typer.Option("--answer", metavar="TEXT", help="Judge this answer to it, at stage output."),

@@ -75,7 +75,7 @@ def require_model(config: LocalJudgeConfig | GuardModelJudgeConfig) -> None:
             f"The directory {config.model!r} of the judge holds no model: it has no config.json.",
             hint="Name the directory that a model was saved in.",
         )
-    if config.local_files_only and not _cached(config.model):
+    if config.local_files_only and not is_cached(config.model):
         raise PolicyError(
             f"There is no model {config.model!r} for the judge: no directory of that name, and "
             "none of the hub in the cache.",
@@ -83,7 +83,8 @@ def require_model(config: LocalJudgeConfig | GuardModelJudgeConfig) -> None:
         )
 
 
-def _cached(name: str) -> bool:
+def is_cached(name: str) -> bool:
+    """Return whether a model of the hub is in the cache."""
     from huggingface_hub import try_to_load_from_cache
 
     try:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Literal
 
-from safecode_guard.errors import UnsupportedFamily
+from safecode_guard.errors import UnsupportedFamily, listed
 
 SizeRule = Literal["fixed", "shortest_edge", "longest_edge", "patch_multiple", "tiles"]
 """How the family's preprocessing arrives at its working size; see `sizes.working_size`."""
@@ -160,7 +160,7 @@ def family_of(config: Any, overrides: Mapping[str, Any] | None = None) -> Family
     values.pop("notes", None)
     if unknown := sorted(values.keys() - _OVERRIDES):
         raise UnsupportedFamily(
-            f"{RECORD_FILE} has unknown keys {unknown}.", hint=f"Known: {sorted(_OVERRIDES)}."
+            f"{RECORD_FILE} has unknown keys {unknown}.", hint=f"Known: {listed(_OVERRIDES)}."
         )
     values = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
     return replace(family, **values)
@@ -181,6 +181,6 @@ def _by_name(name: str) -> Family:
     known = {family.name: family for family in (*FAMILIES, GENERIC)}
     if name not in known:
         raise UnsupportedFamily(
-            f"{RECORD_FILE} names an unknown family {name!r}.", hint=f"Known: {sorted(known)}."
+            f"{RECORD_FILE} names an unknown family {name!r}.", hint=f"Known: {listed(known)}."
         )
     return known[name]

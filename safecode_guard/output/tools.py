@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from json import JSONDecodeError, JSONDecoder
 from typing import Any, Final
 
-from safecode_guard.errors import ConstraintError
+from safecode_guard.errors import ConstraintError, listed
 from safecode_guard.models.protocol import Tool
 from safecode_guard.output.schemas import REFUSAL_KEY, Schema, embed
 
@@ -68,7 +68,7 @@ def tool_schema(tools: Sequence[Tool], choice: Any) -> Schema | None:
     if not wanted or wanted[0] not in functions:
         raise ConstraintError(
             f"Tool {wanted[0] if wanted else choice!r} is not on offer.",
-            hint=f"Bound tools: {sorted(functions)}.",
+            hint=f"Bound tools: {listed(functions)}.",
         )
     parameters = {
         f"arguments_{i}": embed(_parameters(functions[name]), f"arguments_{i}")

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, cast
 
-from safecode_guard.errors import PolicyError, UnknownArgument, UnsupportedGeneration
+from safecode_guard.errors import PolicyError, UnknownArgument, UnsupportedGeneration, listed
 
 STANDARD: Final = frozenset(
     {"temperature", "max_tokens", "timeout", "stop", "max_retries", "api_key"}
@@ -50,7 +50,7 @@ def require_known(what: str, given: Mapping[str, Any], known: Collection[str]) -
         close = difflib.get_close_matches(name, known, n=1)
         raise UnknownArgument(
             f"{what} has no argument {name!r}.",
-            hint=f"Did you mean {close[0]!r}?" if close else f"It takes {sorted(known)}.",
+            hint=f"Did you mean {close[0]!r}?" if close else f"It takes {listed(known)}.",
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from safecode_guard.errors import LogitsUnavailable, PolicyError
+from safecode_guard.errors import LogitsUnavailable, PolicyError, listed
 from safecode_guard.models.families import Family
 from safecode_guard.models.protocol import Abilities, Needs
 from safecode_guard.policy import DecodingPolicy
@@ -37,7 +37,7 @@ def make_strategy(
             return Plain()
     raise PolicyError(
         f"Unknown decoding.strategy {decoding.strategy!r}.",
-        hint=f"Use one of {list(BUILT_IN)}, or hand an object with this id to the guard.",
+        hint=f"Use one of {listed(BUILT_IN)}, or hand an object with this id to the guard.",
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from safecode_guard.errors import PolicyError
+from safecode_guard.errors import PolicyError, listed
 from safecode_guard.models.protocol import LogitsStrategy, Vocabulary
 from safecode_guard.turns.turn import Turn
 
@@ -41,7 +41,7 @@ def restore(
     if strategy_id not in RESTORABLE:
         raise PolicyError(
             f"The strategy {strategy_id!r} cannot be restored from its record.",
-            hint=f"Records of {sorted(RESTORABLE)} can; others run as objects.",
+            hint=f"Records of {listed(RESTORABLE)} can; others run as objects.",
         )
     return _safecode(record, vocabulary, second, tries)
 

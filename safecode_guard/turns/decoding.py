@@ -22,6 +22,7 @@ from safecode_guard.errors import (
     PolicyError,
     UnreadableImage,
     UnsupportedMedia,
+    listed,
 )
 from safecode_guard.policy import ImagePolicy
 from safecode_guard.turns.sources import check_bytes
@@ -168,7 +169,7 @@ def allowed_formats(policy: ImagePolicy) -> list[str]:
     if unknown:
         raise PolicyError(
             f"images.formats names {unknown}, which cannot be checked.",
-            hint=f"Use some of {sorted(MIME_TYPES)}.",
+            hint=f"Use some of {listed(MIME_TYPES)}.",
         )
     return formats
 
@@ -268,7 +269,7 @@ def _open(file: _TimedFile, formats: list[str]) -> ImageFile.ImageFile:
         return Image.open(file, formats=formats)
     except UnidentifiedImageError as error:
         raise UnreadableImage(
-            "The bytes are no image in an allowed format.", hint=f"Send one of {formats}."
+            "The bytes are no image in an allowed format.", hint=f"Send one of {listed(formats)}."
         ) from error
 
 

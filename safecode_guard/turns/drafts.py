@@ -7,7 +7,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from safecode_guard.errors import ImageError, TemplateError, UnreadableCall, UnsupportedMedia
+from safecode_guard.errors import (
+    ImageError,
+    TemplateError,
+    UnreadableCall,
+    UnsupportedMedia,
+    listed,
+)
 from safecode_guard.turns import artifacts, embedded
 from safecode_guard.turns.blocks import Within, walk
 from safecode_guard.turns.found import Found, Link, Media, Opaque, Refused, Text
@@ -151,7 +157,7 @@ def _role(message: BaseMessage, index: int) -> Role:
     if name not in _ROLES:
         raise TemplateError(
             f"Message {index} has the role {name[:40]!r}, which no model knows.",
-            hint=f"Use one of {sorted(_ROLES)}.",
+            hint=f"Use one of {listed(_ROLES)}.",
         )
     return _ROLES[name]
 

@@ -14,7 +14,7 @@ from importlib import resources
 
 from pydantic import BaseModel, ConfigDict
 
-from safecode_guard.errors import PolicyError
+from safecode_guard.errors import PolicyError, listed
 from safecode_guard.steering.safecode.languages import language_of
 from safecode_guard.steering.safecode.leads import without_lead
 from safecode_guard.steering.safecode.reasoning import visible
@@ -164,7 +164,7 @@ class RefusalLexicon:
         if unknown := sorted(set(wanted) - set(data)):
             raise PolicyError(
                 f"No refusal phrases for {unknown}.",
-                hint=f"Use {sorted(data)}, and decoding.refusal_phrases for others.",
+                hint=f"Use {listed(data)}, and decoding.refusal_phrases for others.",
             )
         chosen = [data[language] for language in wanted]
         phrases = [_marked(text) for part in chosen for text in part["phrases"]]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -203,7 +204,40 @@ def test_a_file_that_is_no_picture_is_not_judged_and_blocked(
     assert "not judged" in done.stdout
     asked = run("ask", text, QUESTION)
     assert asked.exit_code == 1
-    assert "Error:" in asked.stderr
+    assert "'picture.png' is no picture" in asked.stderr
+
+
+@pytest.mark.parametrize("question", ["", "  "])
+@pytest.mark.parametrize("command", ["ask", "check"])
+def test_an_empty_question_is_refused(command: str, question: str, picture: Path) -> None:
+    done = run(command, picture, question)
+    assert done.exit_code == 2
+    assert "nothing is asked" in done.stderr
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:3", "tpu", "mps"])
+def test_a_device_that_is_not_here_is_told_at_once(device: str, picture: Path) -> None:
+    if torch.cuda.is_available() and device.startswith("cuda"):
+        pytest.skip("it is here")
+    done = run("ask", picture, QUESTION, "--device", device)
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert f"There is no device {device!r}" in done.stderr
+
+
+def test_a_model_of_the_hub_is_not_waited_for_without_a_network(
+    picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*args: object, **kwargs: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("socket.create_connection", refused)
+    done = run("ask", picture, QUESTION, "-m", "org/model")
+    assert done.exit_code == 1
+    assert "the hub cannot be reached" in " ".join(done.stderr.split())
+    assert "no directory of that name" in " ".join(
+        run("ask", picture, QUESTION, "-m", "tinny").stderr.split()
+    )
 
 
 def test_a_model_that_does_not_exist_is_a_short_error(picture: Path, tmp_path: Path) -> None:
