@@ -312,6 +312,21 @@ def test_pictures_beside_the_messages_are_judged_too(serve: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    "beside",
+    [
+        {"role": "user", "content": picture()["image_url"]["url"]},
+        {"role": "user", "content": QUERY, "name": picture()["image_url"]["url"]},
+        {"role": "remove", "id": "1", "content": [picture()]},
+    ],
+)
+def test_a_picture_is_judged_though_its_words_stand_in_a_message(beside: Any, serve: Any) -> None:
+    messages = [beside, {"role": "user", "content": QUERY}]
+    shown = [picture()["image_url"]["url"]]
+    asked = {"input_type": "request", "structured_messages": messages, "images": shown}
+    assert serve(guard_of(judge=0.9)).post(GUARDRAIL, json=asked).json()["action"] == "BLOCKED"
+
+
+@pytest.mark.parametrize(
     "image", ["%%%", "https://a.example/x.png", base64.b64encode(b"x").decode()]
 )
 def test_litellm_is_told_to_block_what_cannot_be_judged(image: str, serve: Any) -> None:
