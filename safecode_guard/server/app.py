@@ -13,11 +13,13 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any, Final, TypeVar
 
 from fastapi import FastAPI
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -54,7 +56,7 @@ def make_app(guard: SafeCoDeGuard, name: str, config: ServerConfig | None = None
         config: Who is let in, with how much.
     """
     served = Served(guard, name, config or ServerConfig())
-    app = FastAPI(title="safecode-guard", docs_url=None, redoc_url=None)
+    app = FastAPI(title="safecode-guard", openapi_url=None, redirect_slashes=False)
     app.add_middleware(BodyLimit, most=served.config.max_request_bytes)
     posts: dict[str, tuple[Answer, type[BaseModel]]] = {
         "/v1/chat/completions": (served.complete, ChatRequest),
@@ -69,6 +71,13 @@ def make_app(guard: SafeCoDeGuard, name: str, config: ServerConfig | None = None
     app.add_api_route("/v1/models", served.admitting("/v1/models", served.models))
     app.add_api_route("/metrics", served.admitting("/metrics", served.told_metrics))
     app.add_api_route("/health", served.health)
+
+    async def described(request: Request, entry: Entry) -> Response:
+        return JSONResponse(app.openapi())
+
+    path = "/openapi.json"
+    app.add_api_route(path, served.admitting(path, described), include_in_schema=False)
+    app.add_exception_handler(HTTPException, _no_route)
     return app
 
 
@@ -140,6 +149,9 @@ class Served:
                 if failure.status >= 500:
                     entry.error = type(error).__name__
                 response = _failed(failure)
+            except BaseException:  # whoever runs the app has cancelled it
+                held.close()
+                raise
 
             def ended() -> None:
                 held.close()
@@ -292,6 +304,14 @@ async def _read(request: Request, form: type[Form]) -> Form:
     if len(body) <= _SMALL:
         return form.model_validate_json(body)
     return await run_in_threadpool(form.model_validate_json, body)
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code = HTTPStatus(error.status_code).name.lower()
+    refusal = Refused(error.status_code, code, f"{error.detail}.")
+    refusal.headers |= error.headers or {}
+    return _failed(refusal)
 
 
 def _failed(failure: Refused) -> JSONResponse:
