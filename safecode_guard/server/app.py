@@ -22,7 +22,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from safecode_guard.errors import TurnBlocked
 from safecode_guard.runnables.guard import SafeCoDeGuard
@@ -104,24 +104,53 @@ class Entry:
         return json.dumps(told)
 
 
+class Stalled(Exception):
+    """A client that does not take its answer."""
+
+
 class EventStream(StreamingResponse):
-    """A stream of events that is closed, and told of, however it ends."""
+    """A stream of events that is closed, and told of, however it ends.
+
+    It ends too if the client takes longer than ``patience_s`` over one part of it.
+    """
 
     def __init__(
-        self, events: AsyncGenerator[str], ended: Callable[[], None], headers: dict[str, str]
+        self,
+        events: AsyncGenerator[str],
+        ended: Callable[[], None],
+        headers: dict[str, str],
+        patience_s: float,
     ) -> None:
         super().__init__(
             events, media_type="text/event-stream", headers={**headers, "cache-control": "no-cache"}
         )
-        self._events, self._ended = events, ended
+        self._events, self._ended, self._patience_s = events, ended, patience_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
         try:
             await super().__call__(scope, receive, send)
+        except Stalled:
+            pass  # the answer is left unfinished, and the connection closed
         finally:
             await self._events.aclose()
             self._ended()
+
+    async def stream_response(self, send: Send) -> None:
+        """Send the events one by one.
+
+        Raises:
+            Stalled: If the client does not take one in time.
+        """
+
+        async def hurried(message: Message) -> None:
+            try:
+                async with asyncio.timeout(self._patience_s):
+                    await send(message)
+            except TimeoutError:
+                raise Stalled from None
+
+        await super().stream_response(hurried)
 
 
 class Served:
@@ -171,7 +200,7 @@ class Served:
 
     async def complete(self, request: Request, entry: Entry) -> Response:
         """Answer a conversation, whole or as a stream."""
-        asked = await _read(request, ChatRequest)
+        asked = await _read(request, ChatRequest, self.config.patience_s)
         self._require_model(asked)
         guard = await run_in_threadpool(self.guards.guard, asked.safecode.policy)
         messages, completion = asked.read(), Completion(self.name)
@@ -181,7 +210,7 @@ class Served:
             stream = _events(chunks, parts, guard.policy.refusal_text)
             first = await _unless_gone(request, _first(stream))
             headers = self._note(entry, parts.verdicts)
-            return EventStream(_after(first, stream), lambda: None, headers)
+            return EventStream(_after(first, stream), lambda: None, headers, self.config.patience_s)
         turn = guard.ainvoke(messages, stop=asked.stop, **asked.options())
         try:
             reply = await _unless_gone(request, turn)
@@ -193,7 +222,7 @@ class Served:
 
     async def check(self, request: Request, entry: Entry) -> Response:
         """Judge, and answer nothing."""
-        asked = await _read(request, CheckRequest)
+        asked = await _read(request, CheckRequest, self.config.patience_s)
         self._require_model(asked)
         guard = await run_in_threadpool(self.guards.guard, asked.safecode.policy)
         call = None if asked.tool_call is None else call_of(asked.tool_call)
@@ -204,7 +233,7 @@ class Served:
 
     async def guardrail(self, request: Request, entry: Entry) -> Response:
         """Judge for LiteLLM's proxy."""
-        asked = await _read(request, GuardrailRequest)
+        asked = await _read(request, GuardrailRequest, self.config.patience_s)
         found, verdicts = await _unless_gone(request, guardrail(self.guard, asked))
         self._note(entry, verdicts)
         return JSONResponse(found)
@@ -293,14 +322,18 @@ async def _left(request: Request) -> None:
         pass
 
 
-async def _read(request: Request, form: type[Form]) -> Form:
+async def _read(request: Request, form: type[Form], patience_s: float) -> Form:
     """Return what is asked.
 
     Raises:
         ValidationError: If it is not of that form.
-        Refused: If it is too large.
+        Refused: If it is too large, or does not come in time.
     """
-    body = await request.body()
+    try:
+        async with asyncio.timeout(patience_s):
+            body = await request.body()
+    except TimeoutError:
+        raise Refused(408, "request_timeout", "The request did not come in time.") from None
     if len(body) <= _SMALL:
         return form.model_validate_json(body)
     return await run_in_threadpool(form.model_validate_json, body)

@@ -454,6 +454,43 @@ def test_a_client_that_leaves_amid_its_request_is_no_failure_of_the_server(
     assert '"status": 499' in caplog.text
 
 
+def test_a_client_that_sends_no_more_is_not_waited_for(serve: Any) -> None:
+    address = httpx.URL(serve(guard_of(), patience_s=0.2).url)
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{"
+    with socket.create_connection((address.host, address.port), timeout=10) as client:
+        client.sendall(head)
+        assert b" 408 " in client.recv(100)
+
+
+def test_a_client_that_takes_nothing_gives_its_place_back() -> None:
+    left = asyncio.Event()
+    app = make_app(guard_of(), "scripted", ServerConfig(per_key=1, patience_s=0.1))
+    scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "headers": []}
+    scope |= {"query_string": b"", "asgi": {"spec_version": "2.3", "version": "3.0"}}
+    sent = [{"type": "http.request", "body": json.dumps(body(stream=True)).encode()}]
+    parts: list[Any] = []
+
+    async def receive() -> Any:
+        if not sent:
+            await left.wait()
+        return sent.pop()
+
+    async def send(message: Any) -> None:
+        parts.append(message)
+        if message["type"] == "http.response.body":
+            await left.wait()
+
+    async def stalled_and_asked_again() -> int:
+        async with asyncio.timeout(10):
+            await app(scope, receive, send)
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://a") as http:
+            return (await http.post("/v1/chat/completions", json=body())).status_code
+
+    assert asyncio.run(stalled_and_asked_again()) == 200
+    assert [part["type"] for part in parts] == ["http.response.start", "http.response.body"]
+
+
 @pytest.mark.parametrize("form", [["image_url"], {"a": 1}, 3])
 def test_a_block_whose_type_is_no_word_is_refused(form: Any, serve: Any) -> None:
     given = serve(guard_of()).post(json=body() | {"messages": turn(QUERY, {"type": form})})
