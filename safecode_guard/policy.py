@@ -564,7 +564,7 @@ class Policy(PolicyFields):
         except ValidationError as error:
             raise PolicyError(explain(error), hint="See `safecode-guard policy schema`.") from error
 
-    def updated(self, **overrides: Any) -> Self:
+    def updated(self, /, **overrides: Any) -> Self:
         """Return this policy with overrides: tables are merged key by key, `Part` objects replace.
 
         Raises:
@@ -578,7 +578,20 @@ class Policy(PolicyFields):
         What a tool's or a stage's own actions leave open is as in the policy's ``actions``.
         """
         part = getattr(self.stages, stage)
-        named = part.actions_for(tool) if isinstance(part, ToolStage) else None
+        return self._actions(part, part.actions_for(tool) if isinstance(part, ToolStage) else None)
+
+    def every_actions_at(self, stage: Stage) -> tuple[Literal["skip"] | Actions, ...]:
+        """Return all actions that may be in force at a stage: its own, and those of each pattern.
+
+        The patterns are in the policy's order.
+        """
+        part = getattr(self.stages, stage)
+        named = part.tools.values() if isinstance(part, ToolStage) else ()
+        return tuple(self._actions(part, rule) for rule in (None, *named))
+
+    def _actions(
+        self, part: StagePart, named: Literal["skip"] | StageActions | None
+    ) -> Literal["skip"] | Actions:
         if named == "skip":
             return "skip"
         chosen = [a.model_dump(exclude_none=True) for a in (part.actions, named) if a]

@@ -70,6 +70,11 @@ def decide(
     actions = policy.actions_at(stage, tool)
     if actions == "skip":
         raise ValueError(f"the policy skips the tool {tool!r}")
+    return decide_by(actions, judgement, policy, stage)
+
+
+def decide_by(actions: Actions, judgement: Judgement, policy: Policy, stage: Stage) -> Decision:
+    """Return label and action of what was judged at a stage where these actions are in force."""
     return at_stage(_decided(judgement, policy, actions), stage)
 
 

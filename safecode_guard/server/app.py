@@ -13,14 +13,16 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any, Final, TypeVar
 
 from fastapi import FastAPI
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from safecode_guard.errors import TurnBlocked
 from safecode_guard.runnables.guard import SafeCoDeGuard
@@ -54,7 +56,7 @@ def make_app(guard: SafeCoDeGuard, name: str, config: ServerConfig | None = None
         config: Who is let in, with how much.
     """
     served = Served(guard, name, config or ServerConfig())
-    app = FastAPI(title="safecode-guard", docs_url=None, redoc_url=None)
+    app = FastAPI(title="safecode-guard", openapi_url=None, redirect_slashes=False)
     app.add_middleware(BodyLimit, most=served.config.max_request_bytes)
     posts: dict[str, tuple[Answer, type[BaseModel]]] = {
         "/v1/chat/completions": (served.complete, ChatRequest),
@@ -69,6 +71,13 @@ def make_app(guard: SafeCoDeGuard, name: str, config: ServerConfig | None = None
     app.add_api_route("/v1/models", served.admitting("/v1/models", served.models))
     app.add_api_route("/metrics", served.admitting("/metrics", served.told_metrics))
     app.add_api_route("/health", served.health)
+
+    async def described(request: Request, entry: Entry) -> Response:
+        return JSONResponse(app.openapi())
+
+    path = "/openapi.json"
+    app.add_api_route(path, served.admitting(path, described), include_in_schema=False)
+    app.add_exception_handler(HTTPException, _no_route)
     return app
 
 
@@ -95,24 +104,53 @@ class Entry:
         return json.dumps(told)
 
 
+class Stalled(Exception):
+    """A client that does not take its answer."""
+
+
 class EventStream(StreamingResponse):
-    """A stream of events that is closed, and told of, however it ends."""
+    """A stream of events that is closed, and told of, however it ends.
+
+    It ends too if the client takes longer than ``patience_s`` over one part of it.
+    """
 
     def __init__(
-        self, events: AsyncGenerator[str], ended: Callable[[], None], headers: dict[str, str]
+        self,
+        events: AsyncGenerator[str],
+        ended: Callable[[], None],
+        headers: dict[str, str],
+        patience_s: float,
     ) -> None:
         super().__init__(
             events, media_type="text/event-stream", headers={**headers, "cache-control": "no-cache"}
         )
-        self._events, self._ended = events, ended
+        self._events, self._ended, self._patience_s = events, ended, patience_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
         try:
             await super().__call__(scope, receive, send)
+        except Stalled:
+            pass  # the answer is left unfinished, and the connection closed
         finally:
             await self._events.aclose()
             self._ended()
+
+    async def stream_response(self, send: Send) -> None:
+        """Send the events one by one.
+
+        Raises:
+            Stalled: If the client does not take one in time.
+        """
+
+        async def hurried(message: Message) -> None:
+            try:
+                async with asyncio.timeout(self._patience_s):
+                    await send(message)
+            except TimeoutError:
+                raise Stalled from None
+
+        await super().stream_response(hurried)
 
 
 class Served:
@@ -140,6 +178,9 @@ class Served:
                 if failure.status >= 500:
                     entry.error = type(error).__name__
                 response = _failed(failure)
+            except BaseException:  # whoever runs the app has cancelled it
+                held.close()
+                raise
 
             def ended() -> None:
                 held.close()
@@ -159,7 +200,7 @@ class Served:
 
     async def complete(self, request: Request, entry: Entry) -> Response:
         """Answer a conversation, whole or as a stream."""
-        asked = await _read(request, ChatRequest)
+        asked = await _read(request, ChatRequest, self.config.patience_s)
         self._require_model(asked)
         guard = await run_in_threadpool(self.guards.guard, asked.safecode.policy)
         messages, completion = asked.read(), Completion(self.name)
@@ -169,7 +210,7 @@ class Served:
             stream = _events(chunks, parts, guard.policy.refusal_text)
             first = await _unless_gone(request, _first(stream))
             headers = self._note(entry, parts.verdicts)
-            return EventStream(_after(first, stream), lambda: None, headers)
+            return EventStream(_after(first, stream), lambda: None, headers, self.config.patience_s)
         turn = guard.ainvoke(messages, stop=asked.stop, **asked.options())
         try:
             reply = await _unless_gone(request, turn)
@@ -181,7 +222,7 @@ class Served:
 
     async def check(self, request: Request, entry: Entry) -> Response:
         """Judge, and answer nothing."""
-        asked = await _read(request, CheckRequest)
+        asked = await _read(request, CheckRequest, self.config.patience_s)
         self._require_model(asked)
         guard = await run_in_threadpool(self.guards.guard, asked.safecode.policy)
         call = None if asked.tool_call is None else call_of(asked.tool_call)
@@ -192,7 +233,7 @@ class Served:
 
     async def guardrail(self, request: Request, entry: Entry) -> Response:
         """Judge for LiteLLM's proxy."""
-        asked = await _read(request, GuardrailRequest)
+        asked = await _read(request, GuardrailRequest, self.config.patience_s)
         found, verdicts = await _unless_gone(request, guardrail(self.guard, asked))
         self._note(entry, verdicts)
         return JSONResponse(found)
@@ -281,17 +322,29 @@ async def _left(request: Request) -> None:
         pass
 
 
-async def _read(request: Request, form: type[Form]) -> Form:
+async def _read(request: Request, form: type[Form], patience_s: float) -> Form:
     """Return what is asked.
 
     Raises:
         ValidationError: If it is not of that form.
-        Refused: If it is too large.
+        Refused: If it is too large, or does not come in time.
     """
-    body = await request.body()
+    try:
+        async with asyncio.timeout(patience_s):
+            body = await request.body()
+    except TimeoutError:
+        raise Refused(408, "request_timeout", "The request did not come in time.") from None
     if len(body) <= _SMALL:
         return form.model_validate_json(body)
     return await run_in_threadpool(form.model_validate_json, body)
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code = HTTPStatus(error.status_code).name.lower()
+    refusal = Refused(error.status_code, code, f"{error.detail}.")
+    refusal.headers |= error.headers or {}
+    return _failed(refusal)
 
 
 def _failed(failure: Refused) -> JSONResponse:

@@ -24,6 +24,9 @@ class ServerConfig(BaseModel):
     """Of one request, pictures included; more is refused unread."""
     per_key: int = Field(default=16, gt=0)
     """Requests of one key that are under way at a time; of everyone, where there are no keys."""
+    patience_s: float = Field(default=60, gt=0)
+    """Seconds that a client may take to send its request, or to take one part of a stream; then
+    its turn ends, and its place is given to others."""
     narrowed: int = Field(default=16, gt=0)
     """Policies narrowed by requests that are kept ready."""
 

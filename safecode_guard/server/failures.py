@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from pydantic import ValidationError
+from starlette.requests import ClientDisconnect
 
 from safecode_guard.errors import (
     AuditError,
@@ -41,6 +42,8 @@ def refused(error: BaseException) -> Refused:
     """Return the answer to a request that failed."""
     if isinstance(error, Refused):
         return error
+    if isinstance(error, ClientDisconnect):
+        return Refused(499, "client_closed_request", "The client went away.")
     if isinstance(error, ValidationError):
         return Refused(400, "invalid_request", _wrong(error))
     if isinstance(error, Overloaded):

@@ -14,6 +14,7 @@ from langchain_core.messages import BaseMessage, HumanMessage
 from safecode_guard.runnables.guard import SafeCoDeGuard
 from safecode_guard.server.answers import gravest
 from safecode_guard.server.wire import GuardrailRequest, read_messages
+from safecode_guard.turns.drafts import is_removal
 from safecode_guard.verdict import Verdict
 
 
@@ -69,7 +70,7 @@ def _checks(asked: GuardrailRequest) -> list[tuple[tuple[Any, ...], dict[str, An
 
 def _messages(asked: GuardrailRequest) -> list[BaseMessage]:
     given = read_messages(asked.structured_messages or [], "structured_messages")
-    known = set(_texts_in(asked.structured_messages))
+    known = {url for message in given for url in _urls_of(message)}
     urls = [url for image in asked.images if (url := _url(image)) not in known]
     texts = asked.texts if asked.input_type == "request" and not given else []
     more: list[Any] = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
@@ -77,12 +78,16 @@ def _messages(asked: GuardrailRequest) -> list[BaseMessage]:
     return [*given, *([HumanMessage(more)] if more or not given else [])]
 
 
-def _texts_in(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping | list):
-        for item in value.values() if isinstance(value, Mapping) else value:
-            yield from _texts_in(item)
+def _urls_of(message: BaseMessage) -> Iterator[Any]:
+    """Yield the pictures that stand in a message as such, and are judged with it."""
+    if is_removal(message):
+        return
+    for block in message.content if isinstance(message.content, list) else ():
+        if isinstance(block, Mapping) and block.get("type") == "image_url":
+            record = block.get("image_url")
+            url = record.get("url") if isinstance(record, Mapping) else record
+            if isinstance(url, str):
+                yield url
 
 
 def _url(image: str) -> str:

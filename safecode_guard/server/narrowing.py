@@ -10,7 +10,8 @@ from typing import Any, Final
 from safecode_guard.errors import PolicyError
 from safecode_guard.policy import Policy
 from safecode_guard.runnables.guard import SafeCoDeGuard
-from safecode_guard.taxonomy import ACTIONS, STAGES, Stage, severity
+from safecode_guard.server.outcomes import milder_at
+from safecode_guard.taxonomy import STAGES, Stage, severity
 
 Comparison = Callable[[Any, Any], bool]
 """Whether a new value lets no more pass than an old one does."""
@@ -30,6 +31,13 @@ def narrowed(policy: Policy, overrides: Mapping[str, Any]) -> Policy:
                 hint="It may ask for graver actions, lower thresholds and limits, and for more "
                 "to be judged.",
             )
+    stage = milder_at(policy, made)
+    if stage is not None:
+        raise PolicyError(
+            f"With these changes the policy would let more pass at stage {stage!r}.",
+            hint="What lies between two thresholds changes its label with them: its action may "
+            "not become milder. Away from the input, guide blocks what is not safe.",
+        )
     return made
 
 
@@ -58,29 +66,38 @@ class Narrowed:
 def _leaves(values: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     for key, value in values.items():
         path = (*above, str(key))
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and value:
             yield from _leaves(value, path)
         else:
             yield path
 
 
 def _is_narrower(path: tuple[str, ...], old: Policy, new: Policy) -> bool:
-    if _is_action(path):  # it may hold at several stages, under what these say themselves
-        return all(_graver_at(stage, path[-1], old, new) for stage in STAGES)
+    if stages := _stages_of_action(path):
+        return all(_are_graver(path[-1], old, new, stage) for stage in stages)
+    if path == _COUNT and new.images.overflow == "drop_oldest":
+        return new.images.max_images == old.images.max_images  # fewer would hide what is dangerous
     compare = _MAY.get(".".join(path))
     return compare is not None and compare(_at(path, old), _at(path, new))
 
 
-def _is_action(path: tuple[str, ...]) -> bool:
-    """Return whether a path sets what follows from an outcome, everywhere or at one stage."""
-    return path[:-1] == ("actions",) or (
-        len(path) == 4 and (path[0], path[2]) == ("stages", "actions")
+def _stages_of_action(path: tuple[str, ...]) -> tuple[Stage, ...]:
+    """Return the stages whose action a path sets; () if it sets none."""
+    if len(path) == 2 and path[0] == "actions":
+        return STAGES
+    if len(path) == 4 and path[0] == "stages" and path[2] == "actions":
+        return tuple(stage for stage in STAGES if stage == path[1])
+    return ()
+
+
+def _are_graver(name: str, old: Policy, new: Policy, stage: Stage) -> bool:
+    """Return whether an action is nowhere milder at a stage, be it never reached."""
+    both = zip(old.every_actions_at(stage), new.every_actions_at(stage), strict=True)
+    return all(
+        severity(getattr(after, name)) >= severity(getattr(before, name))
+        for before, after in both
+        if before != "skip" and after != "skip"
     )
-
-
-def _graver_at(stage: Stage, outcome: str, old: Policy, new: Policy) -> bool:
-    given = old.actions_at(stage), new.actions_at(stage)
-    return "skip" not in given and _graver(*(getattr(each, outcome) for each in given))
 
 
 def _at(path: tuple[str, ...], policy: Policy) -> Any:
@@ -88,10 +105,6 @@ def _at(path: tuple[str, ...], policy: Policy) -> Any:
     for name in path:
         value = getattr(value, name)
     return value
-
-
-def _graver(old: Any, new: Any) -> bool:
-    return new in ACTIONS and severity(new) >= severity(old)
 
 
 def _lower(old: Any, new: Any) -> bool:
@@ -102,6 +115,7 @@ def _further_in(*order: Any) -> Comparison:
     return lambda old, new: order.index(new) >= order.index(old)
 
 
+_COUNT: Final = ("images", "max_images")
 _MAY: Final[Mapping[str, Comparison]] = {
     "thresholds.unsafe": _lower,
     "thresholds.safe": _lower,

@@ -140,5 +140,13 @@ def read_messages(given: Sequence[dict[str, Any]], name: str) -> list[BaseMessag
 
 
 def _with_content(given: dict[str, Any]) -> dict[str, Any]:
-    """Return a message whose content is there: an answer that only calls tools may have none."""
-    return given if given.get("content") is not None else {**given, "content": ""}
+    """Return a message whose content is there: an answer that only calls tools may have none.
+
+    Raises:
+        TypeError: If a block's type is no word; LangChain looks it up in a table.
+    """
+    content = given.get("content")
+    for block in content if isinstance(content, list) else ():
+        if isinstance(block, dict) and not isinstance(block.get("type"), str | None):
+            raise TypeError
+    return given if content is not None else {**given, "content": ""}

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import logging
+import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -312,6 +313,21 @@ def test_pictures_beside_the_messages_are_judged_too(serve: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    "beside",
+    [
+        {"role": "user", "content": picture()["image_url"]["url"]},
+        {"role": "user", "content": QUERY, "name": picture()["image_url"]["url"]},
+        {"role": "remove", "id": "1", "content": [picture()]},
+    ],
+)
+def test_a_picture_is_judged_though_its_words_stand_in_a_message(beside: Any, serve: Any) -> None:
+    messages = [beside, {"role": "user", "content": QUERY}]
+    shown = [picture()["image_url"]["url"]]
+    asked = {"input_type": "request", "structured_messages": messages, "images": shown}
+    assert serve(guard_of(judge=0.9)).post(GUARDRAIL, json=asked).json()["action"] == "BLOCKED"
+
+
+@pytest.mark.parametrize(
     "image", ["%%%", "https://a.example/x.png", base64.b64encode(b"x").decode()]
 )
 def test_litellm_is_told_to_block_what_cannot_be_judged(image: str, serve: Any) -> None:
@@ -333,6 +349,29 @@ def test_without_a_key_nothing_is_even_read(path: str, headers: Any, serve: Any)
     assert httpx.get(f"{client.url}/metrics", headers=headers).status_code == 401
     assert httpx.get(f"{client.url}/health").status_code == 200
     assert not judge.requests
+
+
+def test_only_health_is_open_to_all(serve: Any) -> None:
+    client = serve(guard_of(), keys={"ann": SecretStr(KEY)})
+    assert httpx.get(f"{client.url}/openapi.json").status_code == 401
+    given = httpx.get(f"{client.url}/openapi.json", headers={"x-api-key": KEY})
+    assert "/v1/chat/completions" in given.json()["paths"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/nowhere", 404, "not_found"),
+        ("POST", "/v1/chat/completions/", 404, "not_found"),
+        ("GET", "/v1/chat/completions", 405, "method_not_allowed"),
+    ],
+)
+def test_what_is_not_there_is_told_in_the_form_of_the_api(
+    method: str, path: str, status: int, code: str, serve: Any
+) -> None:
+    given = httpx.request(method, serve(guard_of()).url + path)
+    assert (given.status_code, given.json()["error"]["code"]) == (status, code)
+    assert ("allow" in given.headers) is (status == 405)
 
 
 def test_keys_open_as_bearer_token_and_as_header(serve: Any) -> None:
@@ -383,6 +422,79 @@ def test_a_client_that_goes_away_gives_its_place_back(stream: bool, serve: Any) 
             break
         assert given.status_code == 429
     assert given.json()["choices"][0]["message"]["content"] == "Run along."
+
+
+def test_a_request_that_is_cancelled_gives_its_place_back() -> None:
+    judge = ScriptedJudge(Delay(0.2, 0.1))
+    app = make_app(guard_of(judge=judge), "scripted", ServerConfig(per_key=1))
+
+    async def cancelled_and_asked_again() -> int:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://a") as http:
+            first = asyncio.create_task(http.post("/v1/chat/completions", json=body()))
+            while not judge.requests:
+                await asyncio.sleep(0.01)
+            first.cancel()
+            await asyncio.gather(first, return_exceptions=True)
+            return (await http.post("/v1/chat/completions", json=body())).status_code
+
+    assert asyncio.run(cancelled_and_asked_again()) == 200
+
+
+def test_a_client_that_leaves_amid_its_request_is_no_failure_of_the_server(
+    serve: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    address = httpx.URL(serve(guard_of()).url)
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{"
+    with caplog.at_level(logging.INFO, "safecode_guard.server"):
+        with socket.create_connection((address.host, address.port)) as client:
+            client.sendall(head)
+            time.sleep(0.1)
+        wait_for(lambda: '"status": 499' in caplog.text)
+    assert '"status": 499' in caplog.text
+
+
+def test_a_client_that_sends_no_more_is_not_waited_for(serve: Any) -> None:
+    address = httpx.URL(serve(guard_of(), patience_s=0.2).url)
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{"
+    with socket.create_connection((address.host, address.port), timeout=10) as client:
+        client.sendall(head)
+        assert b" 408 " in client.recv(100)
+
+
+def test_a_client_that_takes_nothing_gives_its_place_back() -> None:
+    left = asyncio.Event()
+    app = make_app(guard_of(), "scripted", ServerConfig(per_key=1, patience_s=0.1))
+    scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "headers": []}
+    scope |= {"query_string": b"", "asgi": {"spec_version": "2.3", "version": "3.0"}}
+    sent = [{"type": "http.request", "body": json.dumps(body(stream=True)).encode()}]
+    parts: list[Any] = []
+
+    async def receive() -> Any:
+        if not sent:
+            await left.wait()
+        return sent.pop()
+
+    async def send(message: Any) -> None:
+        parts.append(message)
+        if message["type"] == "http.response.body":
+            await left.wait()
+
+    async def stalled_and_asked_again() -> int:
+        async with asyncio.timeout(10):
+            await app(scope, receive, send)
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://a") as http:
+            return (await http.post("/v1/chat/completions", json=body())).status_code
+
+    assert asyncio.run(stalled_and_asked_again()) == 200
+    assert [part["type"] for part in parts] == ["http.response.start", "http.response.body"]
+
+
+@pytest.mark.parametrize("form", [["image_url"], {"a": 1}, 3])
+def test_a_block_whose_type_is_no_word_is_refused(form: Any, serve: Any) -> None:
+    given = serve(guard_of()).post(json=body() | {"messages": turn(QUERY, {"type": form})})
+    assert (given.status_code, given.json()["error"]["code"]) == (400, "invalid_request")
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 
 from safecode_guard import ChatTransformers, Policy, SafeCoDeGuard
 from safecode_guard.errors import PolicyError
+from safecode_guard.pipeline.rules import decide
 from safecode_guard.server.narrowing import Narrowed, narrowed
 from safecode_guard.taxonomy import ACTIONS, STAGES, severity
 from safecode_guard.testing import ScriptedJudge, ScriptedVLM
+from safecode_guard.verdict import Judgement
 from tests.messages import ask
 
 
@@ -65,10 +67,50 @@ def test_what_lets_more_pass_or_is_another_thing_is_refused(overrides: dict[str,
         narrowed(Policy(thresholds={"unsafe": 0.55, "safe": 0.45}, deadline_s=5), overrides)
 
 
-def test_an_action_of_all_stages_is_compared_at_each() -> None:
-    policy = Policy.load({"name": "x", "stages": {"input": {"actions": {"safe": "pass"}}}})
+@pytest.mark.parametrize(
+    ("own", "overrides"),
+    [
+        # hidden at the input, by the server's table or by the request's own
+        ({"stages": {"input": {"actions": {"unsafe": "block"}}}}, {"actions": {"unsafe": "pass"}}),
+        (
+            {},
+            {
+                "actions": {"unsafe": "pass"},
+                "stages": {"input": {"actions": {"unsafe": "block"}}},
+            },
+        ),
+        # a threshold turns one label into another, whose action is milder
+        ({"actions": {"undecided": "review"}}, {"thresholds": {"unsafe": 0, "safe": 0}}),
+        ({"actions": {"safe": "review"}}, {"thresholds": {"safe": 0}}),
+        ({"actions": {"undecided": "guide"}}, {"thresholds": {"unsafe": 0.5}}),
+        (
+            {
+                "actions": {"undecided": "block", "unsafe": "block"},
+                "category_actions": {"hate": "pass"},
+            },
+            {"thresholds": {"unsafe": 0, "safe": 0}},
+        ),
+        (
+            {"stages": {"tool_call": {"tools": {"walk_[ab]": {"undecided": "block"}}}}}
+            | {"actions": {"unsafe": "review"}},
+            {"thresholds": {"unsafe": 0, "safe": 0}},
+        ),
+        # refusals are suppressed where they were not
+        ({"actions": {"safe": "pass"}}, {"actions": {"safe": "guide"}}),
+        # what cannot be guided was blocked, and would be held for review
+        ({}, {"stages": {"tool_call": {"actions": {"unsafe": "review"}}}}),
+        ({"mode": "judge_only"}, {"stages": {"input": {"actions": {"unsafe": "review"}}}}),
+        # pictures are not shown to the judge
+        ({}, {"images": {"max_images": 1}}),
+        # tables without keys
+        ({}, {"stages": {"tool_call": {"tools": {"*": {}}}}}),
+        ({"judge": {"kind": "local", "model": "x"}}, {"stages": {"input": {"judge": {}}}}),
+        ({}, {"self": 1}),
+    ],
+)
+def test_no_roundabout_way_lets_more_pass(own: dict[str, Any], overrides: dict[str, Any]) -> None:
     with pytest.raises(PolicyError):
-        narrowed(policy, {"actions": {"safe": "pass"}})
+        narrowed(Policy.load({"name": "x", **own}), overrides)
 
 
 actions = st.sampled_from(ACTIONS)
@@ -89,6 +131,34 @@ def test_no_outcome_of_any_stage_becomes_milder(
             old, new = policy.actions_at(each), made.actions_at(each)
             for outcome in ("safe", "unsafe", "undecided"):
                 assert severity(getattr(new, outcome)) >= severity(getattr(old, outcome))
+
+
+thresholds = st.tuples(st.floats(0, 1), st.floats(0, 1)).map(sorted)
+RANKS = {"pass": 1, "review": 3, "block": 4}
+
+
+def rank(policy: Policy, stage: Any, p: float) -> float:
+    decision = decide(Judgement(judge_id="", prompt_version="", p_unsafe=p), policy, stage)
+    if decision.action != "guide":
+        return RANKS[decision.action]
+    return 0 if decision.label == "safe" else 2
+
+
+@given(tables, thresholds, tables, thresholds, st.floats(0, 1))
+def test_nothing_that_a_judge_finds_gets_a_milder_action(
+    own: dict[str, Any], was: list[float], wanted: dict[str, Any], to: list[float], p: float
+) -> None:
+    def table(actions: dict[str, Any], edges: list[float]) -> dict[str, Any]:
+        return {"actions": actions, "thresholds": {"safe": edges[0], "unsafe": edges[1]}}
+
+    policy = Policy.load({"name": "x", **table(own, was)})
+    try:
+        made = narrowed(policy, {k: v for k, v in table(wanted, to).items() if v})
+    except PolicyError:
+        return
+    for stage in STAGES:
+        for at in (p, *was, *to):
+            assert rank(made, stage, at) >= rank(policy, stage, at)
 
 
 def test_narrowed_guards_share_the_judge_and_its_memory_and_are_bounded() -> None:
