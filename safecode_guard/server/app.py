@@ -204,14 +204,15 @@ class Served:
         self._require_model(asked)
         guard = await run_in_threadpool(self.guards.guard, asked.safecode.policy)
         messages, completion = asked.read(), Completion(self.name)
+        options = {**asked.options(), "cache_scope": entry.key}
         if asked.stream:
             parts = PartsOf(completion, with_usage=asked.wants_usage)
-            chunks = guard.astream(messages, stop=asked.stop, **asked.options())
+            chunks = guard.astream(messages, stop=asked.stop, **options)
             stream = _events(chunks, parts, guard.policy.refusal_text)
             first = await _unless_gone(request, _first(stream))
             headers = self._note(entry, parts.verdicts)
             return EventStream(_after(first, stream), lambda: None, headers, self.config.patience_s)
-        turn = guard.ainvoke(messages, stop=asked.stop, **asked.options())
+        turn = guard.ainvoke(messages, stop=asked.stop, **options)
         try:
             reply = await _unless_gone(request, turn)
         except TurnBlocked as blocked:

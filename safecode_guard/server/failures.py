@@ -37,6 +37,9 @@ _CALLERS: Final = (
 )
 """Errors that the caller can mend, from the most special to the most general."""
 
+_CLIENTS: Final = ("openai", "httpx", "httpcore")
+"""Packages whose errors are those of a server behind this one."""
+
 
 def refused(error: BaseException) -> Refused:
     """Return the answer to a request that failed."""
@@ -58,6 +61,8 @@ def refused(error: BaseException) -> Refused:
         return Refused(400, _code(error), error.message)
     if isinstance(error, GuardError | ValueError) and type(error) in (GuardError, ValueError):
         return Refused(400, "invalid_request", str(error))
+    if any(kind.__module__.partition(".")[0] in _CLIENTS for kind in type(error).__mro__):
+        return Refused(502, "upstream_failed", "The model's server failed; nothing was answered.")
     return Refused(500, "internal_error", "The server failed; nothing was answered.")
 
 

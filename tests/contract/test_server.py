@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
 from safecode_guard import ChatTransformers, JudgeError, Policy, SafeCoDeGuard, Verdict
@@ -525,6 +526,28 @@ def test_errors_of_the_server_tell_nothing_of_it_or_of_the_conversation(
     assert "secret" not in told
     assert "private" not in told
     assert '"error": "RuntimeError"' in caplog.text
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_server_behind_that_is_gone_is_told(stream: bool, serve: Any) -> None:
+    behind = ChatOpenAI(base_url="http://127.0.0.1:9/v1", model="x", api_key="none", max_retries=0)
+    judge = ScriptedJudge(0.1)
+    guard = SafeCoDeGuard(model=behind, judge=judge, policy=Policy(mode="judge_only"))
+    given = serve(guard).post(json=body(stream=stream))
+    assert (given.status_code, given.json()["error"]["code"]) == (502, "upstream_failed")
+    assert "127.0.0.1" not in given.text
+
+
+def test_callers_do_not_find_each_others_prompts(serve: Any) -> None:
+    keys = {"ann": SecretStr(KEY), "bob": SecretStr("b" * 20)}
+    guard = SafeCoDeGuard(model=ChatTransformers.tiny(temperature=0))
+    client, kept = serve(guard, keys=keys), guard.model.engine.kept  # type: ignore[attr-defined]
+    client.post(json=body(max_tokens=2), headers={"x-api-key": KEY})
+    before = kept.statistics().hits
+    client.post(json=body(max_tokens=2), headers={"x-api-key": "b" * 20})
+    assert kept.statistics().hits == before
+    client.post(json=body(max_tokens=2), headers={"x-api-key": KEY})
+    assert kept.statistics().hits > before
 
 
 def test_the_log_has_one_line_a_request_and_no_content(
