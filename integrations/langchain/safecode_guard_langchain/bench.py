@@ -16,6 +16,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -31,6 +32,8 @@ from safecode_guard_langchain import SafeCoDeMiddleware
 from safecode_guard_langchain.testing import ScriptedChatModel, calls
 
 SIZE: Final = (1920, 1080)
+WINDOW: Final = 20
+"""Steps at the end that are set beside as many at the beginning."""
 KINDS: Final = 16
 """Different screenshots; each is made distinct by its step's number."""
 
@@ -75,17 +78,58 @@ def steps_of(shots: Sequence[str], judge: ScriptedJudge | None) -> Iterator[floa
             began = time.process_time()
 
 
-def step_times(steps: int) -> tuple[list[float], list[float]]:
-    """Return the times of the steps of a plain and of a guarded agent, in milliseconds [steps].
+class Pair:
+    """A plain and a guarded agent that take turns, step by step.
 
-    The two take turns, step by step: whatever else the machine does, it does to both.
+    Whatever else the machine does, it does to both; what is told is their difference.
     """
-    shots, judge = [screenshot(number) for number in range(steps)], ScriptedJudge(0.1)
-    both = list(zip(steps_of(shots, None), steps_of(shots, judge), strict=True))
-    seen = {image.sha256 for request in judge.requests for image in request.scene.images}
-    assert len(seen) == steps, "not every screenshot was judged"
-    plain, guarded = zip(*both[1:], strict=True)  # the first answer is no step
-    return list(plain), list(guarded)
+
+    def __init__(self, shots: Sequence[str]) -> None:
+        self._judge = ScriptedJudge(0.1)
+        self._steps = zip(steps_of(shots, None), steps_of(shots, self._judge), strict=True)
+
+    def step(self) -> tuple[float, float]:
+        """Take one step each; return the plain one's milliseconds, and how many more it takes."""
+        plain, guarded = next(self._steps)
+        return plain, guarded - plain
+
+    @property
+    def judged(self) -> int:
+        """How many screenshots the judge has been shown."""
+        requests = self._judge.requests
+        return len({image.sha256 for request in requests for image in request.scene.images})
+
+
+@dataclass(frozen=True)
+class Times:
+    """Milliseconds of CPU time."""
+
+    plain: list[float]
+    """Of each step of the plain agent."""
+    extra: list[float]
+    """How much more the guarded one took."""
+    late: list[float]
+    """The same of the last steps ..."""
+    early: list[float]
+    """... and of another pair's first, which were taken in turn with them."""
+
+
+def step_times(steps: int) -> Times:
+    """Time the steps of two agents.
+
+    The last are set beside the first of a second pair that runs at the same time: minutes later
+    the machine may be twice as fast or slow.
+    """
+    shots = [screenshot(number) for number in range(steps)]
+    pair, other = Pair(shots), Pair(shots)
+    taken = [pair.step() for _ in range(steps - WINDOW)]
+    for _ in range(2):  # the first answer is no step, and the first step makes what is made once
+        other.step()
+    both = [(pair.step(), other.step()) for _ in range(WINDOW)]
+    assert pair.judged >= steps - 1, "not every screenshot was judged"
+    late, early = ([step[1] for step in side] for side in zip(*both, strict=True))
+    plain, extra = ([step[side] for step in taken[1:]] for side in (0, 1))
+    return Times(plain, extra, late, early)
 
 
 def decoding_ms(rounds: int = 20) -> float:
@@ -118,17 +162,14 @@ def cached_ms(rounds: int = 200) -> float:
 
 def measure(steps: int) -> dict[str, float]:
     """Return all figures, times in milliseconds of CPU time."""
-    plain, guarded = step_times(steps)
-    extra = [with_guard - without for with_guard, without in zip(guarded, plain, strict=True)]
-    early, late = extra[1:20], extra[-20:]
-    decoding = decoding_ms()
+    times, decoding = step_times(steps), decoding_ms()
     return {
         "steps": float(steps),
-        "plain_step_ms": statistics.median(plain),
-        "guard_ms": statistics.median(extra),
-        "guard_beyond_decoding_ms": statistics.median(extra) - decoding,
+        "plain_step_ms": statistics.median(times.plain),
+        "guard_ms": statistics.median(times.extra),
+        "guard_beyond_decoding_ms": statistics.median(times.extra) - decoding,
         "decoding_ms": decoding,
-        "late_over_early": statistics.median(late) / statistics.median(early),
+        "late_over_early": statistics.median(times.late) / statistics.median(times.early),
         "cached_check_ms": cached_ms(),
     }
 
