@@ -23,8 +23,8 @@ from safecode_guard.steering.safecode.leads import (
 )
 from safecode_guard.steering.safecode.reasoning import Reasoning
 
-MOST_EDGES: Final = 6_000
-"""Tokens of phrases in one cover; packed some 20 KB. Deeper nodes are cut first."""
+MOST_EDGES: Final = 4_000
+"""Tokens of phrases in one cover; packed some 15 KB. Deeper nodes are cut first."""
 _MOST_DOUBTS: Final = 512
 
 
