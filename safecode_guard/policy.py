@@ -172,6 +172,14 @@ class GuardModelJudgeConfig(JudgePart):
     local_files_only: bool = True
 
 
+class RasJudgeConfig(JudgePart):
+    """How near the guarded model is to refusing by itself, as RAS finds it: no judge's question."""
+
+    kind: Literal["ras"] = "ras"
+    prototypes: str = Field(min_length=1)
+    """A file of ``safecode-guard ras fit``, made with this model; other models refuse it."""
+
+
 class HttpJudgeConfig(JudgePart):
     """A model behind an OpenAI-compatible endpoint judges (needs the extra ``remote``)."""
 
@@ -279,6 +287,7 @@ JudgeConfig = Annotated[
     SameModelJudgeConfig
     | LocalJudgeConfig
     | GuardModelJudgeConfig
+    | RasJudgeConfig
     | HttpJudgeConfig
     | ChatJudgeConfig
     | CustomJudgeConfig
@@ -316,7 +325,10 @@ class DecodingPolicy(Part):
     """How an answer is steered. ``None`` takes the model's own record, then the recipe's value."""
 
     strategy: str = "safecode"
-    """``safecode``, ``verdict_prompt``, ``plain``, or the id of an own strategy object."""
+    """``safecode``, ``ras``, ``vcd``, ``verdict_prompt``, ``adashield_s``, ``plain``, or the id of
+    an own strategy object."""
+    prototypes: str | None = None
+    """Strategy ``ras``: a file of ``safecode-guard ras fit``, made with this model."""
     recipe: Recipe = "guarded"
     """SafeCoDe as we do it, as the paper says, or as the authors' released code does it."""
     alpha: float | None = Field(default=None, ge=0)

@@ -12,7 +12,7 @@ import safecode_guard
 from safecode_guard.cli import exits, screen
 from safecode_guard.cli.ask import ask, check
 from safecode_guard.cli.audits import audit_app
-from safecode_guard.cli.benches import PASS_ON, bench_app, calibrate
+from safecode_guard.cli.benches import PASS_ON, bench_app, calibrate, ras_app
 from safecode_guard.cli.demo import demo
 from safecode_guard.cli.doctor import doctor
 from safecode_guard.cli.policies import policy_app
@@ -51,6 +51,7 @@ app.add_typer(policy_app, name="policy")
 app.add_typer(audit_app, name="audit")
 app.command()(doctor)
 app.command(context_settings=PASS_ON, add_help_option=False)(calibrate)
+app.add_typer(ras_app, name="ras")
 app.command()(refusals)
 app.command()(serve)
 app.add_typer(bench_app, name="bench")
@@ -75,7 +76,17 @@ def root(
 
 COMMANDS = (
     *("", "demo", "ask", "check", "policy", "policy show", "policy schema", "policy validate"),
-    *("audit", "audit verify", "audit tail", "audit stats", "doctor", "calibrate", "refusals"),
+    *(
+        "audit",
+        "audit verify",
+        "audit tail",
+        "audit stats",
+        "doctor",
+        "calibrate",
+        "ras",
+        "ras fit",
+    ),
+    "refusals",
     *("serve", "bench"),
 )
 

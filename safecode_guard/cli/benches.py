@@ -39,6 +39,15 @@ def sweep(ctx: typer.Context) -> None:
     _run("paired.sweep", ctx.args)
 
 
+ras_app = typer.Typer(help="RAS: steering by the model's own risk.", no_args_is_help=True)
+
+
+@ras_app.command("fit", context_settings=PASS_ON, add_help_option=False)
+def ras_fit(ctx: typer.Context) -> None:
+    """Make the prototypes of a model's refusals from labelled turns."""
+    _run("ras.run", ctx.args)
+
+
 def calibrate(ctx: typer.Context) -> None:
     """Fit a judge's probabilities on labelled scenes, and tell what they are worth."""
     _run("calibration.run", ctx.args)

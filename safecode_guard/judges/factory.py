@@ -26,8 +26,10 @@ from safecode_guard.policy import (
     HttpJudgeConfig,
     JudgeConfig,
     LocalJudgeConfig,
+    RasJudgeConfig,
     SameModelJudgeConfig,
 )
+from safecode_guard.risk.prototypes import Prototypes
 
 GuardLoader = Callable[[GuardModelJudgeConfig], Any]
 """Loads the guard model that a configuration names: a `Writer`, or an `ImageClassifier`."""
@@ -88,6 +90,8 @@ def _configured(
             return LocalJudge(config, load=load, scope=scope)
         case GuardModelJudgeConfig():
             return _guard_model(config, engine, load_guard)
+        case RasJudgeConfig():
+            return _ras_judge(config, engine)
         case HttpJudgeConfig():
             return _http_judge(config)
         case ChatJudgeConfig():
@@ -165,6 +169,21 @@ def _same_model_judge(
         raise PolicyError(
             f"judge.kind is 'same_model', but the guarded model cannot judge. {error.message}",
             hint="Pass a judge, or configure judge.kind 'local' or 'http'.",
+        ) from error
+
+
+def _ras_judge(config: RasJudgeConfig, engine: Engine | None) -> Judge:
+    from safecode_guard.judges.ras import RasJudge
+
+    prototypes = Prototypes.read(Path(config.prototypes))
+    try:
+        if engine is None:
+            raise JudgeError("There is no guarded model whose logits could be read.")
+        return RasJudge(engine, prototypes, caption=config.caption)
+    except JudgeError as error:
+        raise PolicyError(
+            f"judge.kind is 'ras', but the guarded model's risk cannot be read. {error.message}",
+            hint="Guard a ChatTransformers, or configure another judge.",
         ) from error
 
 

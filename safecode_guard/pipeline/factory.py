@@ -26,6 +26,7 @@ from safecode_guard.policy import (
     LocalJudgeConfig,
     Policy,
 )
+from safecode_guard.risk.prototypes import Prototypes
 from safecode_guard.steering.factory import check_runs, make_strategy
 from safecode_guard.steering.plain import Plain
 from safecode_guard.steering.protocol import Strategy
@@ -79,8 +80,12 @@ def make_examiner(
     # the policy holds a file's name, and what it says may change
     if found := [cal for one in (made, *staged.values()) for cal in _calibrations(one)]:
         objects["calibrations"] = ",".join(found)
+    if found := [one for judge in (made, *staged.values()) for one in _risks(judge)]:
+        objects["ras"] = ",".join(found)
     if strategy is not None:
         objects["strategy"] = strategy.id
+    elif steers and policy.decoding.strategy == "ras" and policy.decoding.prototypes:
+        objects["prototypes"] = Prototypes.read(Path(policy.decoding.prototypes)).id
     return Examiner(
         made,
         policy,
@@ -97,6 +102,12 @@ def _calibrations(judge: Judge) -> list[str]:
     """Return the ids of the calibrations of a judge and of those that it asks."""
     own = [judge.calibration.id] if isinstance(judge, CalibratedJudge) else []
     return own + [found for member in judge.members for found in _calibrations(member)]
+
+
+def _risks(judge: Judge) -> list[str]:
+    """Return the ids of the judges that go by prototypes, which a file holds as well."""
+    own = [judge.id] if judge.id.startswith("ras:") else []
+    return own + [found for member in judge.members for found in _risks(member)]
 
 
 def _cache(policy: Policy) -> JudgementCache:
@@ -132,7 +143,7 @@ def make_turns(
     decoding = examiner.policy.decoding
     made: Strategy = Plain()
     if examiner.steers:
-        made = make_strategy(decoding, engine.family, strategy)
+        made = make_strategy(decoding, engine.family, strategy, engine_id=engine.id)
         check_runs(made, engine.abilities)
     return GuardedTurns(
         engine,

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 
 from safecode_guard.errors import LogitsUnavailable
-from safecode_guard.models.protocol import Engine, Job, Needs, Sampling
+from safecode_guard.models.probing import probe
+from safecode_guard.models.protocol import Engine
 from safecode_guard.pipeline.case import Case
 from safecode_guard.pipeline.rules import certainty_of
-from safecode_guard.steering.protocol import Probed, SteeringContext, Strategy, TurnPlan
+from safecode_guard.steering.protocol import SteeringContext, Strategy, TurnPlan
 from safecode_guard.steering.trace import Traced
-from safecode_guard.turns.turn import Turn
 from safecode_guard.verdict import DecodingRecord
 
 
@@ -71,23 +70,6 @@ class Steering:
             family=self.engine.family,
             seed=self.seed if seed is None else seed,
             working_size=self.engine.working_size,
-            probe=self.probe,
+            probe=partial(probe, self.engine),
             insistence=insistence,
         )
-
-    def probe(
-        self, turns: Sequence[Turn], *, max_tokens: int = 32, hidden_layer: int | None = None
-    ) -> list[Probed]:
-        """Ask the engine, greedily and unguarded, on behalf of the strategy; see `Probe`."""
-        sampling = Sampling(do_sample=False, max_tokens=max_tokens)
-        return [self._probed(turn, sampling, hidden_layer) for turn in turns]
-
-    def _probed(self, turn: Turn, sampling: Sampling, hidden_layer: int | None) -> Probed:
-        job = Job(0, turn, sampling, needs=Needs(hidden_layer=hidden_layer))
-        text = ""
-        with closing(self.engine.open([turn], sampling)) as session:
-            for delta in session.answer([job]):
-                if delta.error is not None:
-                    raise delta.error
-                text += delta.text
-        return Probed(text, delta.tokens, delta.hidden)

@@ -205,7 +205,7 @@ class SafeCoDeGuard(Checking, ServedChatModel):
         """Return the engine that judges, if a model that can judge itself is asked to."""
         kinds = set(kinds_of(self.policy.judge)) if self.judge is None else set()
         kinds |= {kind for _, config in self.policy.stages.judges() for kind in kinds_of(config)}
-        if "same_model" not in kinds or not isinstance(self.model, ChatVisionModel):
+        if kinds.isdisjoint(("same_model", "ras")) or not isinstance(self.model, ChatVisionModel):
             return None
         return self.model.engine
 

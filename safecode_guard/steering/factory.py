@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from safecode_guard.errors import LogitsUnavailable, PolicyError, listed
 from safecode_guard.models.families import Family
 from safecode_guard.models.protocol import Abilities, Needs
 from safecode_guard.policy import DecodingPolicy
+from safecode_guard.risk.prototypes import Prototypes
+from safecode_guard.steering.baselines.adashield import AdaShieldS
 from safecode_guard.steering.plain import Plain
 from safecode_guard.steering.protocol import Strategy
 from safecode_guard.steering.verdict_prompt import VerdictPrompt
 
-BUILT_IN = ("plain", "safecode", "verdict_prompt")
+BUILT_IN = ("plain", "safecode", "ras", "vcd", "verdict_prompt", "adashield_s")
 
 
 def make_strategy(
-    decoding: DecodingPolicy, family: Family, own: Strategy | None = None
+    decoding: DecodingPolicy,
+    family: Family,
+    own: Strategy | None = None,
+    *,
+    engine_id: str | None = None,
 ) -> Strategy:
     """Return the strategy a policy asks for.
 
@@ -22,15 +30,23 @@ def make_strategy(
         decoding: Its ``strategy`` names a built-in, or the id of ``own``.
         family: The model's record, whose tuned values lie under the policy's.
         own: The user's strategy object; it stands in for a name that the policy left open.
+        engine_id: The model's, for strategies that were fitted to one; None: it is not known yet.
 
     Raises:
-        PolicyError: If the name is unknown, the own object is no strategy, or both contradict.
+        PolicyError: If the name is unknown, the own object is no strategy, or both contradict; if
+            a strategy lacks its file, or that is another model's.
     """
     if own is not None:
         return _checked(own, decoding)
     match decoding.strategy:
         case "safecode":
             return _safecode(decoding, family)
+        case "ras":
+            return _ras(decoding, engine_id)
+        case "vcd":
+            return _vcd(decoding)
+        case "adashield_s":
+            return AdaShieldS()
         case "verdict_prompt":
             return VerdictPrompt()
         case "plain":
@@ -73,6 +89,26 @@ def _safecode(decoding: DecodingPolicy, family: Family) -> Strategy:
 
     lexicon = RefusalLexicon.load(decoding.refusal_languages, extra=decoding.refusal_phrases)
     return SafeCoDe(resolve(decoding, family.steering), lexicon=lexicon)
+
+
+def _ras(decoding: DecodingPolicy, engine_id: str | None) -> Strategy:
+    from safecode_guard.steering.ras.strategy import Ras
+
+    if decoding.prototypes is None:
+        raise PolicyError(
+            "decoding.strategy is 'ras', but decoding.prototypes names no file.",
+            hint="Make one with `safecode-guard ras fit`.",
+        )
+    prototypes = Prototypes.read(Path(decoding.prototypes))
+    if engine_id is not None:
+        prototypes.check(engine_id)
+    return Ras(prototypes)
+
+
+def _vcd(decoding: DecodingPolicy) -> Strategy:
+    from safecode_guard.steering.baselines.vcd import Vcd
+
+    return Vcd.of(decoding)
 
 
 def _checked(own: Strategy, decoding: DecodingPolicy) -> Strategy:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from PIL import Image
 
 from safecode_guard.models.families import Family
+from safecode_guard.models.probing import Probe, Probed
 from safecode_guard.models.protocol import LogitsStrategy, Needs, Step, Vocabulary
 from safecode_guard.taxonomy import Label
 from safecode_guard.turns.turn import Turn
 from safecode_guard.verdict import Judgement
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 __all__ = [
     "Direction",
@@ -31,29 +29,6 @@ __all__ = [
 
 Direction = Literal["boost", "suppress"]
 """Whether refusals are made more or less likely."""
-
-
-@dataclass(frozen=True)
-class Probed:
-    """What the guarded model answered to a question of a strategy's own."""
-
-    text: str
-    tokens: tuple[int, ...] = ()
-    hidden: Tensor | None = None
-    """float [tokens, d], the states from which each token was chosen, if they were asked for."""
-
-
-class Probe(Protocol):
-    """Asks the guarded model, unguarded and greedily, for a strategy."""
-
-    def __call__(
-        self, turns: Sequence[Turn], *, max_tokens: int = 32, hidden_layer: int | None = None
-    ) -> list[Probed]:
-        """Return the answers to some turns, in order.
-
-        Raises:
-            ModelError: If the model cannot be asked, or keeps its states to itself.
-        """
 
 
 @dataclass(frozen=True)
@@ -76,6 +51,9 @@ class SteeringContext:
     insistence: float = 1.0
     """How many times harder than usual to push: above 1 for a second answer, as the first one did
     not obey. A strategy whose record stays the same for it is not asked for a second one."""
+    notes: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """What a strategy found out of this turn in `prepare` and needs for its record, by its id; so
+    that the model is not asked twice."""
 
 
 @runtime_checkable

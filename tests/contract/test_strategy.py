@@ -19,8 +19,10 @@ from hypothesis import strategies as st
 from safecode_guard.models.families import GENERIC
 from safecode_guard.models.protocol import Abilities, LogitsStrategy, Needs
 from safecode_guard.policy import DecodingPolicy
+from safecode_guard.risk.prototypes import Fitted, Prototypes
 from safecode_guard.steering.factory import BUILT_IN, check_runs, make_strategy
 from safecode_guard.steering.protocol import Probed, SteeringContext, Strategy, TurnPlan
+from safecode_guard.steering.ras.strategy import Ras
 from safecode_guard.steering.restore import RESTORABLE, restore
 from safecode_guard.steering.safecode.guided import GuardedSteering
 from safecode_guard.steering.safecode.leads import MOST_LEAD_TOKENS
@@ -35,6 +37,7 @@ VOCABULARY = byte_level()
 LABELS = ("safe", "unsafe", "undecided", None)
 WIDTH = 6
 TRIES = Tries()
+LONG = 64
 
 
 # -- two strategies of a user's own --------------------------------------------------------------
@@ -106,10 +109,18 @@ class Probes:
 def answering(text: str) -> Callable[..., list[Probed]]:
     """Return a probe that gives every turn the same answer."""
 
-    def probe(turns, *, max_tokens=32, hidden_layer=None):
-        return [Probed(text) for _ in turns]
+    def probe(turns, *, max_tokens=32, hidden_layer=None, first_logits=0):
+        logits = torch.ones(first_logits, VOCABULARY.size) if first_logits else None
+        return [Probed(text, logits=logits) for _ in turns]
 
     return probe
+
+
+def prototypes() -> Prototypes:
+    """Return prototypes as wide as the vocabulary."""
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn((3, VOCABULARY.size), generator=generator)
+    return Prototypes(logits, Fitted("m@1", s0=0.5, k=9.0, cap=30.0))
 
 
 # -- what the suite runs over --------------------------------------------------------------------
@@ -144,11 +155,14 @@ SAFECODE: dict[str, Strategy] = {
 STRATEGIES: dict[str, Strategy] = SAFECODE | {
     "plain": make_strategy(DecodingPolicy(strategy="plain"), GENERIC),
     "verdict_prompt": make_strategy(DecodingPolicy(strategy="verdict_prompt"), GENERIC),
+    "adashield_s": make_strategy(DecodingPolicy(strategy="adashield_s"), GENERIC),
+    "vcd, every token": make_strategy(DecodingPolicy(strategy="vcd"), GENERIC),
+    "ras": Ras(prototypes()),
     "reads hidden": ReadsHidden(),
     "probes": Probes(),
 }
-STEERING = [*SAFECODE.keys() - {"no steps"}, "reads hidden"]
-"""Those that edit logits, in some turns at least."""
+STEERING = [*SAFECODE.keys() - {"no steps"}, "reads hidden", "ras"]
+"""Those that edit the logits of first tokens, in some turns at least."""
 strategies = pytest.mark.parametrize("name", STRATEGIES)
 steering = pytest.mark.parametrize("name", sorted(STEERING))
 
@@ -198,10 +212,13 @@ def seen(index: int, so_far: list[int], *, views: int = 2, ids: Any = None) -> A
 
 
 def answer(made: LogitsStrategy) -> tuple[list[int], list[torch.Tensor]]:
-    """Return the tokens of a greedy answer while it is steered, and the logits of each."""
+    """Return the tokens of a greedy answer while it is steered, and the logits of each.
+
+    Of an answer that is steered to its end, the beginning.
+    """
     tokens: list[int] = []
     steered = []
-    while not made.done(tokens):
+    while not made.done(tokens) and len(tokens) < LONG:
         steered.append(made.adjust(seen(len(tokens), tokens)))
         tokens.append(int(steered[-1].argmax()))
     return tokens, steered
@@ -223,8 +240,11 @@ def equal(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_the_built_ins_carry_their_names(name):
-    assert make_strategy(DecodingPolicy(strategy=name), GENERIC).id == name
+def test_the_built_ins_carry_their_names(name, tmp_path):
+    file = tmp_path / "ras.safetensors"
+    prototypes().write(file)
+    decoding = DecodingPolicy(strategy=name, prototypes=str(file))
+    assert make_strategy(decoding, GENERIC).id == name
 
 
 @strategies
@@ -271,7 +291,7 @@ def test_the_record_is_the_contexts_alone(name):
 # -- plans ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["verdict_prompt", "probes"])
+@pytest.mark.parametrize("name", ["verdict_prompt", "adashield_s", "probes"])
 @pytest.mark.parametrize("label", LABELS)
 def test_a_turn_plan_keeps_request_and_pictures(name, label):
     seen = context(VOCABULARY, label, probe=answering("a cliff"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Final, TypeVar
 
 from safecode_guard.bench.ledger import Ledger
@@ -25,6 +26,7 @@ from safecode_guard.pipeline.guarded import GuardedTurns
 from safecode_guard.pipeline.requests import TurnRequest, TurnResult
 from safecode_guard.pipeline.rules import certainty_of, decide, label_of
 from safecode_guard.policy import Thresholds
+from safecode_guard.risk.prototypes import Prototypes
 from safecode_guard.turns.scene import SCENE_IMAGES, Shown
 from safecode_guard.verdict import FollowUp, Judgement
 
@@ -151,6 +153,8 @@ class Asker:
         how = "second_view" if row.blind else row.decoding.strategy
         common = ["answer", self._identity, how, parameters.model_dump_json(), self._max_tokens]
         common += ["follows", row.follows, policy.decoding.retry_push]
+        if row.decoding.prototypes is not None:
+            common.append(Prototypes.read(Path(row.decoding.prototypes)).id)
         for item in plan.items:
             judgement = plan.judgements[item.key] if row.judged else CERTAIN
             parts = [*common, item.key]

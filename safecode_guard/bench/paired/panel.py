@@ -14,14 +14,17 @@ from safecode_guard.judges.combine import CascadeJudge, EnsembleJudge
 from safecode_guard.judges.label_logits import LabelLogitsJudge
 from safecode_guard.judges.local import LocalJudge
 from safecode_guard.judges.protocol import Judge
+from safecode_guard.judges.ras import RasJudge
 from safecode_guard.models.protocol import Engine
 from safecode_guard.pipeline.factory import load_local
 from safecode_guard.policy import LocalJudgeConfig
+from safecode_guard.risk.prototypes import Prototypes
 from safecode_guard.tiny.load import weights_path
 from safecode_guard.turns.scene import Shown
 from safecode_guard.verdict import Judgement
 
 SAME: Final = "same"
+RAS: Final = "ras"
 EMBEDDED: Final = ("light", "nano")
 SCRIPTED: Final = ("always_safe", "always_unsafe", "truth")
 NO_JUDGE: Final = "none"
@@ -66,33 +69,39 @@ class Panelist:
         )
 
 
-def panel(names: str, model: Engine, *, folder: Path) -> list[Panelist]:
+def panel(
+    names: str, model: Engine, *, folder: Path, prototypes: Path | None = None
+) -> list[Panelist]:
     """Return judges by a comma-separated list of names or of model directories.
 
     Args:
-        names: Of `NAMES` and `COMPOSED`, or directories. With the ending ``_each`` or
+        names: Of `NAMES` and `COMPOSED`, ``ras``, or directories. With the ending ``_each`` or
             ``_together`` a judge looks at several pictures of a turn in that way alone, and else in
             both.
         model: The guarded model, which judges under the name ``same``.
         folder: Its directory.
+        prototypes: File that the judge ``ras`` goes by.
 
     Raises:
-        GuardError: If a name is neither.
+        GuardError: If a name is none of these, or ``ras`` has no prototypes.
     """
-    return [_panelist(name, model, folder) for name in dict.fromkeys(names.split(","))]
+    return [_panelist(name, model, folder, prototypes) for name in dict.fromkeys(names.split(","))]
 
 
-def _panelist(name: str, model: Engine, folder: Path) -> Panelist:
+def _panelist(name: str, model: Engine, folder: Path, prototypes: Path | None = None) -> Panelist:
     if name in SCRIPTED:
         return Panelist(name, None, name)
     judge: Judge
     for ending, shown in _SHOWN.items():
         if name.endswith(ending) and not Path(name).is_dir():
-            one = _panelist(name.removesuffix(ending), model, folder)
+            one = _panelist(name.removesuffix(ending), model, folder, prototypes)
             return replace(one, name=name, shown=shown)
     if name == SAME:
         judge = LabelLogitsJudge(model, id=f"same:{folder.name}")
         return Panelist(name, judge, f"{weights_sha256(folder)}:{judge.prompt_version}")
+    if name == RAS and prototypes is not None:
+        judge = RasJudge(model, Prototypes.read(prototypes))
+        return Panelist(name, judge, f"{weights_sha256(folder)}:{judge.id}:{judge.prompt_version}")
     if name in COMPOSED:
         members = [_panelist(each, model, folder) for each in MEMBERS]
         judges = [member.judge for member in members if member.judge is not None]
@@ -102,7 +111,8 @@ def _panelist(name: str, model: Engine, folder: Path) -> Panelist:
     own = weights_path(name) if name in EMBEDDED else Path(name)  # type: ignore[arg-type]
     if not own.is_dir():
         raise GuardError(
-            f"There is no judge {name!r}.", hint=f"Use {[*NAMES, *COMPOSED]} or a directory."
+            f"There is no judge {name!r}.",
+            hint=f"Use {[*NAMES, *COMPOSED]}, a directory, or ras with --prototypes.",
         )
     judge = LocalJudge(LocalJudgeConfig(model=str(own)), load=load_local)
     identity = f"{weights_sha256(own)}:{judge.prompt_version}"

@@ -46,6 +46,12 @@ COMPARISONS: Final[tuple[tuple[Line, Line], ...]] = (
     (("paper", "same"), ("modulation_scaled", "same")),
     (("contrast", NO_JUDGE), PLAIN),
     (("guarded_contrast", NO_JUDGE), PLAIN),
+    (("ras", NO_JUDGE), PLAIN),
+    (("vcd", NO_JUDGE), PLAIN),
+    (("adashield_s", NO_JUDGE), PLAIN),
+    (("guarded", "same"), ("ras", NO_JUDGE)),
+    (("guarded", "ras"), ("ras", NO_JUDGE)),
+    (("guarded", "same"), ("guarded", "ras")),
 )
 """Differences of averages that are printed, pair by pair, where both lines were run."""
 

@@ -7,7 +7,8 @@ to can be read off, and the controls without which such a table misleads.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final, Literal
 
 from safecode_guard.errors import GuardError
@@ -193,19 +194,63 @@ ABLATIONS: Final = (
         blind=True,
     ),
 )
-ROWS: Final[Mapping[str, Row]] = {row.name: row for row in (*MAIN, *ABLATIONS)}
+OTHERS: Final = (
+    Row(
+        "adashield_s",
+        "one static defence prompt, AdaShield-S in our own words",
+        DecodingPolicy(strategy="adashield_s"),
+        judged=False,
+    ),
+    Row(
+        "vcd",
+        "contrast with noise at every token, no verdict",
+        DecodingPolicy(strategy="vcd"),
+        judged=False,
+    ),
+    Row(
+        "ras",
+        "first tokens drawn towards a refusal by the model's own risk, no verdict",
+        DecodingPolicy(strategy="ras"),
+        judged=False,
+    ),
+)
+"""Methods of others. ``ras`` needs prototypes, so that they are in no set but their own."""
+ROWS: Final[Mapping[str, Row]] = {row.name: row for row in (*MAIN, *ABLATIONS, *OTHERS)}
 
 
-def rows_named(names: str) -> list[Row]:
-    """Return rows by a comma-separated list of names; ``main``, ``ablations`` and ``all`` expand.
+def rows_named(names: str, *, prototypes: Path | None = None) -> list[Row]:
+    """Return rows by a comma-separated list of names.
+
+    ``main``, ``ablations``, ``others`` and ``all``, which is the first two, expand.
+
+    Args:
+        names: Of rows or sets.
+        prototypes: File that RAS steers by.
 
     Raises:
-        GuardError: If there is no such row.
+        GuardError: If there is no such row, or RAS has no prototypes.
     """
-    sets = {"main": MAIN, "ablations": ABLATIONS, "all": (*MAIN, *ABLATIONS)}
+    sets = {
+        "main": MAIN,
+        "ablations": ABLATIONS,
+        "others": OTHERS,
+        "all": (*MAIN, *ABLATIONS),
+    }
     chosen: dict[str, Row] = {}
     for name in names.split(","):
         if name not in sets and name not in ROWS:
             raise GuardError(f"There is no row {name!r}.", hint=f"Use {[*sets, *ROWS]}.")
         chosen |= {row.name: row for row in sets.get(name, (ROWS.get(name),)) if row}
-    return list(chosen.values())
+    return [_with_prototypes(row, prototypes) for row in chosen.values()]
+
+
+def _with_prototypes(row: Row, prototypes: Path | None) -> Row:
+    if row.decoding.strategy != "ras":
+        return row
+    if prototypes is None:
+        raise GuardError(
+            f"The row {row.name!r} has no prototypes to steer by.",
+            hint="Make them with `safecode-guard ras fit`, and name them by --prototypes.",
+        )
+    decoding = row.decoding.model_copy(update={"prototypes": str(prototypes)})
+    return replace(row, decoding=decoding)

@@ -29,6 +29,7 @@ from safecode_guard.bench.paired.panel import (
     COMPOSED,
     NAMES,
     NO_JUDGE,
+    RAS,
     SAME,
     Panelist,
     panel,
@@ -144,7 +145,7 @@ def run(options: argparse.Namespace) -> Result:
     Raises:
         GuardError: If a row, a judge, the model or a file is not what it should be.
     """
-    rows = rows_named(options.rows)
+    rows = rows_named(options.rows, prototypes=options.prototypes)
     exam = _exam(options)
     with counting("Turns done:") as advance:
         asker, panelists, weights = _opened(options, options.judges or ",".join(NAMES), advance)
@@ -206,7 +207,7 @@ def _opened(
     torch.set_num_threads(1)  # figures of one thread compare, and so small a model wants no more
     folder = options.model or weights_path("chat")
     model = TransformersModel.load(str(folder), local_files_only=True)
-    panelists = panel(judges, model, folder=folder)
+    panelists = panel(judges, model, folder=folder, prototypes=options.prototypes)
     weights = weights_record({SAME: folder} | {p.name: p.folder for p in panelists if p.folder})
     asker = Asker(
         model,
@@ -228,10 +229,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--pairs", type=int, default=400, help="pairs of held-out scenes (400)")
     add("--scary", type=int, default=200, help="harmless requests that sound dangerous (200)")
     add("--looks", type=int, default=60, help="pairs that plain questions are asked about (60)")
-    add("--rows", default="main", help=f"main, ablations, all, or of {', '.join(ROWS)}")
+    add("--rows", default="main", help=f"main, ablations, others, all, or of {', '.join(ROWS)}")
     add(
         "--judges",
-        help=f"of {', '.join((*NAMES, *COMPOSED))}, or model directories; the endings _each and "
+        help=f"of {', '.join((*NAMES, *COMPOSED, RAS))}, or model directories; endings _each and "
         "_together say how several pictures are judged (all six; with --shift or --dialogues same)",
     )
     add(
@@ -245,6 +246,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--max-tokens", type=int, default=MAX_TOKENS, help="longest answer (64)")
     add("--model", type=Path, metavar="DIR", help="model directory; default: the embedded one")
     add("--data", type=Path, metavar="FILE", help="pairs of your own, JSON Lines")
+    add("--prototypes", type=Path, metavar="FILE", help="of row and judge ras; see `ras fit`")
     add("--resume", type=Path, metavar="FILE", help="keep answers here, and start from them")
     add("--json", action="store_true", help="print one JSON object on stdout")
     add("--markdown", type=Path, metavar="FILE", help="also write the tables as Markdown")

@@ -128,7 +128,9 @@ def test_whatever_a_strategy_raises_goes_through():
 
 def test_a_probe_asks_the_engine_greedily_one_turn_after_another():
     engine = ScriptedVLM(lambda scene: {scene.question: 0.5, "x": 0.0})
-    probe = steering(Noting(), engine).probe
+    noting = Noting()
+    steering(noting, engine).prepare(case())
+    probe = noting.context.probe
     first, second = probe([turn("one"), turn("two")], max_tokens=3)
     assert (first.text, second.text) == ("one", "two")
     assert len(first.tokens) == 3
@@ -138,5 +140,7 @@ def test_a_probe_asks_the_engine_greedily_one_turn_after_another():
 
 
 def test_a_probe_that_fails_is_the_strategys_error():
+    noting = Noting()
+    steering(noting, ScriptedVLM(error=RuntimeError("down"))).prepare(case())
     with pytest.raises(RuntimeError, match="down"):
-        steering(Noting(), ScriptedVLM(error=RuntimeError("down"))).probe([turn()])
+        noting.context.probe([turn()])

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from safecode_guard.errors import LogitsUnavailable, PolicyError
 from safecode_guard.models.families import GENERIC, Family
 from safecode_guard.models.protocol import Abilities, Needs
 from safecode_guard.policy import DecodingPolicy, Policy
+from safecode_guard.risk.prototypes import Fitted, Prototypes
+from safecode_guard.steering.baselines.adashield import AdaShieldS
+from safecode_guard.steering.baselines.vcd import Vcd
 from safecode_guard.steering.factory import BUILT_IN, check_runs, make_strategy
 from safecode_guard.steering.plain import Plain
+from safecode_guard.steering.ras.strategy import Ras
 from safecode_guard.steering.safecode.strategy import SafeCoDe
 from safecode_guard.steering.verdict_prompt import VerdictPrompt
 
@@ -29,13 +34,39 @@ def lacking(**members):
     return type("Half", (), {name: value for name, value in given.items() if value is not None})()
 
 
-def test_every_built_in_is_made_and_carries_its_name():
-    kinds = {"plain": Plain, "safecode": SafeCoDe, "verdict_prompt": VerdictPrompt}
+@pytest.fixture
+def prototypes(tmp_path):
+    file = tmp_path / "ras.safetensors"
+    Prototypes(torch.zeros(3, 9), Fitted("chat@123", s0=0.5, k=9.0)).write(file)
+    return str(file)
+
+
+def test_every_built_in_is_made_and_carries_its_name(prototypes):
+    kinds = {
+        "plain": Plain,
+        "safecode": SafeCoDe,
+        "ras": Ras,
+        "vcd": Vcd,
+        "verdict_prompt": VerdictPrompt,
+        "adashield_s": AdaShieldS,
+    }
     assert set(kinds) == set(BUILT_IN)
     for name, kind in kinds.items():
-        made = make_strategy(DecodingPolicy(strategy=name), GENERIC)
+        made = make_strategy(DecodingPolicy(strategy=name, prototypes=prototypes), GENERIC)
         assert isinstance(made, kind)
         assert made.id == name
+
+
+def test_ras_wants_prototypes_of_the_model(prototypes):
+    with pytest.raises(PolicyError, match=r"decoding\.prototypes"):
+        make_strategy(DecodingPolicy(strategy="ras"), GENERIC)
+    missing = DecodingPolicy(strategy="ras", prototypes=f"{prototypes}.none")
+    with pytest.raises(PolicyError, match="cannot be read"):
+        make_strategy(missing, GENERIC)
+    decoding = DecodingPolicy(strategy="ras", prototypes=prototypes)
+    with pytest.raises(PolicyError, match="'chat@123', not of 'chat@456'"):
+        make_strategy(decoding, GENERIC, engine_id="chat@456")
+    assert make_strategy(decoding, GENERIC, engine_id="moved@123").id == "ras"
 
 
 def test_the_models_record_lies_under_the_policy():
@@ -107,12 +138,13 @@ RUNS_RECORDS = Abilities(records=frozenset({"safecode"}))
 
 @pytest.mark.parametrize("name", BUILT_IN)
 @pytest.mark.parametrize("abilities", [EDITS_LOGITS, RUNS_RECORDS, Abilities()])
-def test_only_edits_of_logits_need_an_engine_that_steers(name, abilities):
-    strategy = make_strategy(DecodingPolicy(strategy=name), GENERIC)
-    if abilities.steers or name != "safecode":
+def test_only_edits_of_logits_need_an_engine_that_steers(name, abilities, prototypes):
+    strategy = make_strategy(DecodingPolicy(strategy=name, prototypes=prototypes), GENERIC)
+    runs = abilities.logits or name in abilities.records
+    if runs or name in ("plain", "verdict_prompt", "adashield_s"):
         check_runs(strategy, abilities)
         return
-    with pytest.raises(LogitsUnavailable, match=r"'safecode' edits logits.*'verdict_prompt'"):
+    with pytest.raises(LogitsUnavailable, match=f"'{name}' edits logits.*'verdict_prompt'"):
         check_runs(strategy, abilities)
 
 

@@ -203,6 +203,18 @@ def test_rows_and_judges_that_do_not_exist_are_refused(chat: TransformersModel) 
         panel("same,oracle", chat, folder=CHAT)
 
 
+def test_ras_wants_its_prototypes(chat: TransformersModel) -> None:
+    with pytest.raises(GuardError, match="no prototypes"):
+        rows_named("plain,ras")
+    with pytest.raises(GuardError, match="'ras'"):
+        panel("ras", chat, folder=CHAT)
+    (row,) = rows_named("ras", prototypes=Path("p"))
+    assert row.decoding.prototypes == "p"
+    assert {row.name for row in rows_named("others", prototypes=Path("p"))} == {
+        *("adashield_s", "vcd", "ras"),
+    }
+
+
 def test_a_judge_can_be_a_directory(chat: TransformersModel) -> None:
     own, embedded = panel(f"{weights_path('nano')},nano", chat, folder=CHAT)
     assert (own.name, own.identity) == (embedded.name, embedded.identity)

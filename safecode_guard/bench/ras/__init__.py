@@ -1,0 +1,1 @@
+"""Prototypes for RAS: fitted on labelled turns, told with what they are worth."""

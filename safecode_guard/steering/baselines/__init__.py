@@ -1,0 +1,1 @@
+"""What others would do in place of SafeCoDe, each named after its source."""
