@@ -16,6 +16,7 @@ ELSEWHERE: Final = {
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
     "integrations/langchain/README.md": "agents-package.md",
+    "integrations/vllm/README.md": "vllm-package.md",
 }
 """Pages of the repository outside of docs/, and where the site has them."""
 
