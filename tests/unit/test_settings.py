@@ -310,4 +310,7 @@ def test_every_key_of_a_policy_is_a_known_variable(monkeypatch: pytest.MonkeyPat
                     SafeCoDeSettings()
 
 
-FREE_TEXT = ("name", "strategy", "refusal_text", "review_text", "cache_path", "calibration")
+FREE_TEXT = (
+    *("name", "strategy", "refusal_text", "review_text"),
+    *("cache_path", "calibration", "prototypes"),
+)

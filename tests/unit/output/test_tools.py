@@ -180,7 +180,7 @@ def test_tools_keep_their_definitions_apart() -> None:
 
 @pytest.mark.parametrize("choice", ["fly", {"type": "function", "function": {"name": "fly"}}])
 def test_unknown_tool_is_an_error_that_lists_the_bound_ones(choice: Any) -> None:
-    with pytest.raises(ConstraintError, match=r"'fly' is not on offer.*\['cut', 'run'\]"):
+    with pytest.raises(ConstraintError, match="'fly' is not on offer.*'cut', 'run'"):
         tool_schema(TOOLS, choice)
     with pytest.raises(ConstraintError, match="not on offer"):
         tool_schema([], "any")
