@@ -9,7 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -244,7 +244,7 @@ class Verdict(_Record):
             stage: Look only at verdicts of this stage.
         """
         found = [v for v in cls.all_from_message(message) if stage in (None, v.stage)]
-        return max(found, key=lambda v: severity(v.standing), default=None)
+        return gravest(found)
 
     @classmethod
     def from_event(cls, event: Mapping[str, Any], *, name: str = EVENT_NAME) -> Self | None:
@@ -271,6 +271,18 @@ class Verdict(_Record):
         found: Iterable[Any] = metadata.get(METADATA_KEY) or ()
         became = {item["id"]: item for item in metadata.get(CLOSED_KEY) or ()}
         return tuple(cls.model_validate({**item, **became.get(item["id"], {})}) for item in found)
+
+
+V = TypeVar("V", bound=Verdict)
+
+
+def gravest(verdicts: Iterable[V]) -> V | None:
+    """Return the verdict whose action in force is the gravest, of equals the first; None: of none.
+
+    Example:
+        >>> gravest([])
+    """
+    return max(verdicts, key=lambda verdict: severity(verdict.standing), default=None)
 
 
 def to_closing(verdicts: Iterable[Verdict]) -> dict[str, Any]:

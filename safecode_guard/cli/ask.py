@@ -31,8 +31,8 @@ from safecode_guard.cli.options import (
     ToolCall,
 )
 from safecode_guard.errors import TurnBlocked
-from safecode_guard.taxonomy import Stage, severity
-from safecode_guard.verdict import Verdict
+from safecode_guard.taxonomy import Stage
+from safecode_guard.verdict import Verdict, gravest
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -128,7 +128,7 @@ class TimedAnswer:
     @property
     def verdict(self) -> Verdict | None:
         """The most severe verdict."""
-        return max(self.verdicts, key=lambda verdict: severity(verdict.action), default=None)
+        return gravest(self.verdicts)
 
     @property
     def exit_code(self) -> int:

@@ -11,8 +11,7 @@ from typing import Any, Final
 
 from langchain_core.messages import AIMessage, AIMessageChunk
 
-from safecode_guard.taxonomy import severity
-from safecode_guard.verdict import Verdict
+from safecode_guard.verdict import Verdict, gravest
 
 VERDICT_HEADER: Final = "x-safecode-verdict"
 """The gravest verdict so far, as JSON: id, stage, label, action and p_unsafe."""
@@ -123,11 +122,6 @@ def told(verdicts: Sequence[Verdict]) -> dict[str, Any]:
         "p_unsafe": worst.p_unsafe if worst else None,
         "verdicts": [verdict.to_json() for verdict in verdicts],
     }
-
-
-def gravest(verdicts: Iterable[Verdict]) -> Verdict | None:
-    """Return the verdict with the gravest action; None if there is none."""
-    return max(verdicts, key=lambda verdict: severity(verdict.standing), default=None)
 
 
 def verdict_header(verdicts: Iterable[Verdict]) -> dict[str, str]:

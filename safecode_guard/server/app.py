@@ -26,7 +26,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from safecode_guard.errors import TurnBlocked
 from safecode_guard.runnables.guard import SafeCoDeGuard
-from safecode_guard.server.answers import DONE, Completion, PartsOf, event, gravest, verdict_header
+from safecode_guard.server.answers import DONE, Completion, PartsOf, event, verdict_header
 from safecode_guard.server.config import ServerConfig
 from safecode_guard.server.doors import BodyLimit, Keys, Places, Refused, error_body
 from safecode_guard.server.failures import refused
@@ -34,7 +34,7 @@ from safecode_guard.server.guardrail import call_of, guardrail
 from safecode_guard.server.metrics import CONTENT_TYPE, Metrics
 from safecode_guard.server.narrowing import Narrowed
 from safecode_guard.server.wire import ChatRequest, CheckRequest, Conversation, GuardrailRequest
-from safecode_guard.verdict import Verdict
+from safecode_guard.verdict import Verdict, gravest
 
 T = TypeVar("T")
 Form = TypeVar("Form", bound=BaseModel)

@@ -12,10 +12,9 @@ from typing import Any
 from langchain_core.messages import BaseMessage, HumanMessage
 
 from safecode_guard.runnables.guard import SafeCoDeGuard
-from safecode_guard.server.answers import gravest
 from safecode_guard.server.wire import GuardrailRequest, read_messages
 from safecode_guard.turns.drafts import is_removal
-from safecode_guard.verdict import Verdict
+from safecode_guard.verdict import Verdict, gravest
 
 
 async def guardrail(
