@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import SecretStr
 
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
 
 ANYONE = "anyone"
 """The name of callers where there are no keys."""
+_DRAIN: Final = 1 << 20
+"""Bytes of a request that is too large which are read all the same before it is refused."""
+_DRAIN_S: Final = 2.0
 
 
 class Refused(Exception):
@@ -103,10 +108,12 @@ class BodyLimit:
             message = await receive()
             read += len(message.get("body", b""))
             if read > self._most:
+                await _drained(receive, message)
                 raise Refused(413, "request_too_large", self._told())
             return message
 
         if _length(scope) > self._most:
+            await _drained(receive)
             await self._refuse(send)
             return
         await self._app(scope, counted, send)
@@ -115,12 +122,20 @@ class BodyLimit:
         return f"A request may have {self._most} bytes, pictures included."
 
     async def _refuse(self, send: Send) -> None:
-        import json
-
         body = json.dumps(error_body("request_too_large", self._told())).encode()
         headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
         await send({"type": "http.response.start", "status": 413, "headers": headers})
         await send({"type": "http.response.body", "body": body})
+
+
+async def _drained(receive: Receive, last: Message | None = None) -> None:
+    """Read on and forget, within bounds: who is hung up on amid a request reads no answer."""
+    read = 0
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_DRAIN_S):
+            while read < _DRAIN and (last is None or last.get("more_body", False)):
+                last = await receive()
+                read += len(last.get("body", b""))
 
 
 def error_body(code: str, message: str, *, kind: str = "invalid_request_error") -> dict[str, Any]:

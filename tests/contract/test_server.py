@@ -386,10 +386,7 @@ def test_a_request_that_is_too_large_is_refused(chunked: bool, serve: Any) -> No
     client = serve(guard_of(), max_request_bytes=10_000)
     whole = json.dumps(body("x" * 20_000)).encode()
     pieces = (whole[at : at + 1000] for at in range(0, len(whole), 1000))
-    try:
-        given = client.post(content=pieces if chunked else whole)
-    except (httpx.WriteError, httpx.RemoteProtocolError):
-        return  # it was hung up on
+    given = client.post(content=pieces if chunked else whole)
     assert given.status_code == 413
     assert given.json()["error"]["code"] == "request_too_large"
     assert client.post(json=body()).status_code == 200
