@@ -18,7 +18,7 @@ import numpy as np
 from safecode_guard.bench.calls.items import ROWS, Case, Errand, cases, errands, tools
 from safecode_guard.bench.intervals import interval
 from safecode_guard.bench.paired.panel import SAME, Panelist, panel, weights_record
-from safecode_guard.bench.paired.scores import bounds, mean
+from safecode_guard.bench.paired.scores import bounds, mean, percent
 from safecode_guard.bench.progress import counting
 from safecode_guard.bench.tables import Cells, markdown_table, show_table, spread
 from safecode_guard.errors import GuardError
@@ -56,7 +56,7 @@ def judged(of: Sequence[Case], check: SafeCoDeCheck) -> list[bool]:
 
 def row_figures(row: str, judge: str, of: Sequence[Case], right: Sequence[bool]) -> Record:
     """Return the figures of a row under a judge, in percent with 95 % intervals."""
-    hits = 100.0 * np.asarray(right, dtype=np.float64)
+    hits = percent(right)
     over_unsafe = np.asarray([case.over_unsafe for case in of])
     sides = {
         "safe": hits[~over_unsafe],
@@ -112,7 +112,7 @@ def _may_run(guard: SafeCoDeGuard, errand: Errand, call: Mapping[str, Any]) -> b
 
 
 def _carried(name: str, of: Sequence[Errand], done: Sequence[bool]) -> Record:
-    values = 100.0 * np.asarray(done, dtype=np.float64)
+    values = percent(done)
     unsafe = np.asarray([errand.unsafe for errand in of])
     record: Record = {"row": name, "orders": int(unsafe.sum())}
     for side, chosen in (("safe", ~unsafe), ("unsafe", unsafe)):

@@ -14,14 +14,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-import numpy as np
-
-from safecode_guard.bench.intervals import Values, interval
 from safecode_guard.bench.paired.asking import Asker, Plan
 from safecode_guard.bench.paired.items import Item, one_picture
 from safecode_guard.bench.paired.panel import Panelist
 from safecode_guard.bench.paired.rows import ROWS
-from safecode_guard.bench.paired.scores import bounds, mean
+from safecode_guard.bench.paired.scores import percent, with_intervals
 from safecode_guard.bench.tables import Cells, markdown_table, show_table, spread
 from safecode_guard.pipeline.rules import label_of
 from safecode_guard.policy import Thresholds
@@ -129,19 +126,14 @@ def _record(
     risky = [each.turns[-1] for each in made if each.risky]
     innocent = [each.turns[-1] for each in made if not each.risky]
     measures = {
-        "risky_judged": _percent([judged(item) for item in risky]),
-        "innocent_judged": _percent([judged(item) for item in innocent]),
-        "risky_refused": _percent([refused(item) for item in risky]),
-        "innocent_helped": _percent([not refused(item) for item in innocent]),
-        "calm_before": _percent([not refused(item) for each in made for item in each.before]),
+        "risky_judged": percent([judged(item) for item in risky]),
+        "innocent_judged": percent([judged(item) for item in innocent]),
+        "risky_refused": percent([refused(item) for item in risky]),
+        "innocent_helped": percent([not refused(item) for item in innocent]),
+        "calm_before": percent([not refused(item) for each in made for item in each.before]),
     }
-    figures = {name: mean(values) for name, values in measures.items()}
-    ends = {f"{name}_ci95": bounds(interval(values)) for name, values in measures.items()}
-    return {"course": course, "strategy": row, "judge": panelist.name, **figures, **ends}
-
-
-def _percent(hits: Sequence[bool]) -> Values:
-    return 100.0 * np.asarray(hits, dtype=np.float64)
+    line = {"course": course, "strategy": row, "judge": panelist.name}
+    return line | with_intervals(measures)
 
 
 def show_dialogues(record: Record) -> None:

@@ -12,7 +12,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from safecode_guard.bench.ledger import Ledger
 from safecode_guard.bench.paired import report
@@ -128,15 +128,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _dialogues(options)
     result = run(options)
     record = result.to_json()
-    if options.markdown:
-        options.markdown.write_text(report.markdown(record), encoding="utf-8")
     if options.html:
         options.html.write_text(report.page(record, worst_failures(result)), encoding="utf-8")
-    if options.json:
-        sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")
-    else:
-        report.show(record)
-    return 0
+    return _told(options, record, report.markdown, report.show)
 
 
 def run(options: argparse.Namespace) -> Result:
@@ -166,13 +160,7 @@ def _shifts(options: argparse.Namespace) -> int:
     with counting("Turns done:") as advance:
         asker, panelists, weights = _opened(options, options.judges or SAME, advance)
         record = measure_shifts(exam, asker, panelists, names) | {"weights": weights}
-    if options.markdown:
-        options.markdown.write_text(shifts_markdown(record), encoding="utf-8")
-    if options.json:
-        sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")
-    else:
-        show_shifts(record)
-    return 0
+    return _told(options, record, shifts_markdown, show_shifts)
 
 
 def _dialogues(options: argparse.Namespace) -> int:
@@ -181,12 +169,22 @@ def _dialogues(options: argparse.Namespace) -> int:
         asker, panelists, weights = _opened(options, options.judges or SAME, advance)
         record = measure_dialogues(asker, panelists, options.pairs, seed=options.seed)
         record |= {"weights": weights}
+    return _told(options, record, dialogues_markdown, show_dialogues)
+
+
+def _told(
+    options: argparse.Namespace,
+    record: dict[str, Any],
+    markdown: Callable[[dict[str, Any]], str],
+    show: Callable[[dict[str, Any]], None],
+) -> int:
+    """Write and print a record as the options say; return the exit code."""
     if options.markdown:
-        options.markdown.write_text(dialogues_markdown(record), encoding="utf-8")
+        options.markdown.write_text(markdown(record), encoding="utf-8")
     if options.json:
         sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")
     else:
-        show_dialogues(record)
+        show(record)
     return 0
 
 

@@ -10,7 +10,14 @@ from safecode_guard.bench.paired.asking import Asker, Judgements, Plan
 from safecode_guard.bench.paired.items import Exam
 from safecode_guard.bench.paired.panel import Panelist
 from safecode_guard.bench.paired.rows import ROWS
-from safecode_guard.bench.paired.scores import Scores, bounds, mean, score, score_judge
+from safecode_guard.bench.paired.scores import (
+    Scores,
+    bounds,
+    mean,
+    score,
+    score_judge,
+    with_intervals,
+)
 from safecode_guard.bench.paired.shifts import shifted
 from safecode_guard.bench.tables import Cells, between, markdown_table, number, show_table
 
@@ -90,8 +97,7 @@ def _figures(scores: Scores) -> dict[str, Any]:
         "followed": scores.followed,
         "wrong_reason": scores.misgiven,
     }
-    ends = {f"{name}_ci95": bounds(interval(values)) for name, values in measures.items()}
-    return {name: mean(values) for name, values in measures.items()} | ends
+    return with_intervals(measures)
 
 
 def _difference(mine: Scores, other: Scores) -> dict[str, Any]:
