@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import difflib
 import json
 import mimetypes
 import socket
@@ -14,7 +13,7 @@ from urllib.parse import urlsplit
 
 from safecode_guard.cli import screen
 from safecode_guard.errors import ModelError, UnreadableCall, UnreadableImage
-from safecode_guard.judges.names import is_cached, values_of
+from safecode_guard.judges.names import is_cached, nearest, values_of
 from safecode_guard.policy import Policy
 from safecode_guard.settings import SafeCoDeSettings
 
@@ -94,9 +93,7 @@ def _require_reachable(name: str) -> None:
     """
     if Path(name).is_dir() or is_cached(name):
         return
-    beside = [str(path) for path in Path(name).parent.glob("*") if path.is_dir()]
-    close = difflib.get_close_matches(name, beside, n=1)
-    hint = f"Did you mean {close[0]!r}?" if close else "Name a directory with a model in it."
+    hint = nearest(name) or "Name a directory with a model in it."
     if name.count("/") != 1:
         raise ModelError(f"There is no model {name!r}: no directory of that name.", hint=hint)
     if not _hub_answers():

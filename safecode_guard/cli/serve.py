@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -111,8 +112,6 @@ def _upstream(given: str) -> tuple[BaseChatModel, str]:
 
 
 def _key_of_environment() -> Any:
-    import os
-
     return os.environ.get("OPENAI_API_KEY") or "none"
 
 

@@ -8,6 +8,7 @@ openai:http://host:8000/v1#model        a model behind an OpenAI-compatible endp
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -93,10 +94,15 @@ def is_cached(name: str) -> bool:
         return False
 
 
-def _meant(name: str) -> str:
+def nearest(name: str, known: Sequence[str] = ()) -> str | None:
+    """Return a hint at the known name, or the file or folder beside, that a name is like."""
     folder = Path(name).parent
     beside = [str(folder / path.name) for path in folder.iterdir()] if folder.is_dir() else []
-    close = difflib.get_close_matches(name, [*EMBEDDED, *beside], n=1)
-    if close:
-        return f"Did you mean {close[0]!r}?"
+    close = difflib.get_close_matches(name, [*known, *beside], n=1)
+    return f"Did you mean {close[0]!r}?" if close else None
+
+
+def _meant(name: str) -> str:
+    if hint := nearest(name, EMBEDDED):
+        return hint
     return f"Embedded are {' and '.join(map(repr, EMBEDDED))}; an endpoint begins with 'openai:'."

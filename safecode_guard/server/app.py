@@ -115,16 +115,14 @@ class EventStream(StreamingResponse):
     """
 
     def __init__(
-        self,
-        events: AsyncGenerator[str],
-        ended: Callable[[], None],
-        headers: dict[str, str],
-        patience_s: float,
+        self, events: AsyncGenerator[str], headers: dict[str, str], patience_s: float
     ) -> None:
         super().__init__(
             events, media_type="text/event-stream", headers={**headers, "cache-control": "no-cache"}
         )
-        self._events, self._ended, self._patience_s = events, ended, patience_s
+        self.ended = ExitStack()
+        """Closed when the stream has ended."""
+        self._events, self._patience_s = events, patience_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
@@ -134,7 +132,7 @@ class EventStream(StreamingResponse):
             pass  # the answer is left unfinished, and the connection closed
         finally:
             await self._events.aclose()
-            self._ended()
+            self.ended.close()
 
     async def stream_response(self, send: Send) -> None:
         """Send the events one by one.
@@ -188,7 +186,7 @@ class Served:
                 log.info(entry.line(response.status_code))
 
             if isinstance(response, EventStream):
-                response._ended = ended
+                response.ended.callback(ended)
             else:
                 ended()
             return response
@@ -211,7 +209,7 @@ class Served:
             stream = _events(chunks, parts, guard.policy.refusal_text)
             first = await _unless_gone(request, _first(stream))
             headers = self._note(entry, parts.verdicts)
-            return EventStream(_after(first, stream), lambda: None, headers, self.config.patience_s)
+            return EventStream(_after(first, stream), headers, self.config.patience_s)
         turn = guard.ainvoke(messages, stop=asked.stop, **options)
         try:
             reply = await _unless_gone(request, turn)

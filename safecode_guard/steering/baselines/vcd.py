@@ -13,7 +13,7 @@ from safecode_guard.policy import DecodingPolicy
 from safecode_guard.steering.protocol import SteeringContext
 from safecode_guard.steering.safecode.contrast import steer
 from safecode_guard.steering.safecode.parameters import SteeringParameters, resolve
-from safecode_guard.steering.safecode.views import second_views
+from safecode_guard.steering.safecode.views import second_views_in
 from safecode_guard.turns.turn import Turn
 
 DEFAULTS: Final[Mapping[str, Any]] = {"alpha": 0.5, "plausibility": 0.1, "sigma": 1.0}
@@ -76,13 +76,7 @@ class Vcd:
         """Return the contrast of one turn; None without pictures."""
         if not context.turn.images or self.parameters.alpha == 0:
             return None
-        second = second_views(
-            context.turn,
-            parameters=self.parameters,
-            seed=context.seed,
-            working_size=context.working_size,
-            keeps_image_size=context.family.keeps_image_size,
-        )
+        second = second_views_in(context, self.parameters)
         return Contrasted(self.parameters.alpha, self.parameters.plausibility, second)
 
     def record(self, context: SteeringContext) -> Mapping[str, Any]:

@@ -24,8 +24,7 @@ from safecode_guard.steering.safecode.reference import ReferenceQuirks
 from safecode_guard.steering.safecode.refusals import RefusalLexicon
 from safecode_guard.steering.safecode.trie import RefusalTrie
 from safecode_guard.steering.safecode.tries import Tries
-from safecode_guard.steering.safecode.views import second_views
-from safecode_guard.turns.turn import Turn
+from safecode_guard.steering.safecode.views import second_views_in
 
 
 class SafeCoDe:
@@ -83,7 +82,7 @@ class SafeCoDe:
             record,
             trie=self.trie(context) if record.lexicon else None,
             vocabulary=context.vocabulary,
-            second=self._second_views(context) if record.alpha else None,
+            second=second_views_in(context, self.parameters) if record.alpha else None,
         )
 
     def record(self, context: SteeringContext) -> Mapping[str, Any]:
@@ -135,15 +134,6 @@ class SafeCoDe:
         if parameters.recipe == "reference":
             values |= self.quirks.changed(parameters, direction, context.family)
         return values if contrasts(context, parameters) else values | {"alpha": 0.0}
-
-    def _second_views(self, context: SteeringContext) -> Turn:
-        return second_views(
-            context.turn,
-            parameters=self.parameters,
-            seed=context.seed,
-            working_size=context.working_size,
-            keeps_image_size=context.family.keeps_image_size,
-        )
 
 
 def contrasts(context: SteeringContext, parameters: SteeringParameters) -> bool:

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from safecode_guard.steering.protocol import SteeringContext
 from safecode_guard.steering.safecode.parameters import SteeringParameters
 from safecode_guard.steering.seeds import derive_seed
 from safecode_guard.turns.turn import Turn
@@ -63,6 +64,17 @@ def noised(
 def grey(image: Image.Image) -> Image.Image:
     """Return a mid-grey picture of the image's size: nothing of the scene is left."""
     return Image.new("RGB", image.size, GREY)
+
+
+def second_views_in(context: SteeringContext, parameters: SteeringParameters) -> Turn:
+    """Return the turn of a steering with second views of its pictures; see `second_views`."""
+    return second_views(
+        context.turn,
+        parameters=parameters,
+        seed=context.seed,
+        working_size=context.working_size,
+        keeps_image_size=context.family.keeps_image_size,
+    )
 
 
 def second_views(
