@@ -20,7 +20,7 @@ from langchain_tests.unit_tests import ChatModelUnitTests
 from safecode_guard.runnables.guard import SafeCoDeGuard
 from safecode_guard.runnables.transformers import ChatTransformers
 from safecode_guard.server import make_app
-from safecode_guard.testing.serving import serving
+from safecode_guard.testing import serving
 from safecode_guard.tiny.load import weights_path
 from tests.messages import png
 

@@ -21,8 +21,7 @@ from pydantic import SecretStr
 
 from safecode_guard import ChatTransformers, JudgeError, Policy, SafeCoDeGuard, Verdict
 from safecode_guard.server import ServerConfig, make_app
-from safecode_guard.testing import Delay, ScriptedJudge, ScriptedVLM
-from safecode_guard.testing.serving import serving
+from safecode_guard.testing import Delay, ScriptedJudge, ScriptedVLM, serving
 from tests.messages import QUERY, png
 
 KEY = "a-key-of-some-length"
