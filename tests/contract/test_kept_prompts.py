@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -22,6 +21,7 @@ from safecode_guard.testing import ScriptedJudge
 from safecode_guard.turns.turn import TextPart, Turn, TurnMessage
 from tests import families
 from tests.families import ask, picture
+from tests.threads import at_once
 
 GREEDY = Sampling(do_sample=False, max_tokens=8)
 PLENTY = 10**9
@@ -240,9 +240,5 @@ def test_threads_continue_each_others_prompts(llava):
             except Exception as error:
                 wrong.append(error)
 
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(work)
     assert wrong == []

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +18,7 @@ from safecode_guard.models.protocol import Sampling
 from safecode_guard.turns.turn import TextPart, Turn, TurnMessage
 from tests import families
 from tests.families import ask, picture
+from tests.threads import at_once
 
 Build = Callable[[str], TransformersModel]
 GREEDY = Sampling(do_sample=False, max_tokens=6)
@@ -303,9 +303,5 @@ def test_encodes_in_threads(build: Build) -> None:
         except Exception as error:
             wrong.append(error)
 
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(work)
     assert wrong == []

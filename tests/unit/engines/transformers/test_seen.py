@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +16,7 @@ from safecode_guard.pipeline.requests import TurnRequest, TurnResult
 from safecode_guard.policy import Policy
 from tests import families
 from tests.families import ask, picture
+from tests.threads import at_once
 
 Build = Callable[[str], TransformersModel]
 
@@ -101,9 +101,5 @@ def test_threads_see_their_own_pictures(build: Build) -> None:
             if not torch.equal(vlm.encode([turn], seen=seen).inputs["pixel_values"], wanted):
                 wrong.append(seed)
 
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(work)
     assert wrong == []
