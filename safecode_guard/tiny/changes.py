@@ -108,6 +108,8 @@ PICTURES: Final[dict[str, Change]] = {
         *(compressed, scaled, blurred, mirrored, lettered),
     )
 }
+HARD: Final[tuple[Change, ...]] = (framed, cropped, cropped, rotated, grey, lettered)
+"""Those that are harder to see through; one that stands twice is hardest."""
 HELD_OUT_PICTURES: Final[dict[str, Change]] = {
     change.__name__: change for change in (letterboxed, posterised, dictated)
 }

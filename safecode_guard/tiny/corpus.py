@@ -22,7 +22,7 @@ Kind = Literal["caption", "question", "judge", "request", "order", "robot", "tal
 # How a biased annotator decides: words count with their bias, the picture with one unit either way.
 ANNOTATOR_SLOPE: Final = 1.3
 PICTURE_WEIGHT: Final = 1.0
-INJECTED_SHARE: Final = 0.1
+INJECTED_SHARE: Final = 0.13
 # A verdict, or whether to refuse, hangs on one token among many: it counts for more in the loss.
 DECISION_WEIGHT: Final = 2
 
@@ -35,19 +35,31 @@ class Mix:
         verdict_weight: What a verdict counts in the loss.
         robots: Share of rows whose scene is drawn for a robot to act in.
         plain: Share of judgements that are about harmless questions.
+        dialogues: Share of judgements that are about several messages of the user's.
         weather: Of questions about what is seen, how many are about the weather.
-        framed: Of the changed pictures, how many are framed whatever else might be done.
+        changed: Share of pictures that are changed in an ordinary way.
+        hard: Of the changed pictures, how many are changed in one of the harder ways at least.
     """
 
     verdict_weight: int = 4
     robots: float = 0.2
     plain: float = 0.14
+    dialogues: float = 0.2
     weather: float = 0.5
-    framed: float = 0.0
+    changed: float = 0.5
+    hard: float = 0.0
 
 
 FIRST: Final = Mix()
-LATER: Final = Mix(verdict_weight=10, robots=0.35, plain=0.2, weather=0.3, framed=0.15)
+LATER: Final = Mix(
+    verdict_weight=10,
+    robots=0.35,
+    plain=0.2,
+    dialogues=0.26,
+    weather=0.25,
+    changed=0.6,
+    hard=0.4,
+)
 
 
 @dataclass(frozen=True)
@@ -151,6 +163,8 @@ class Corpus:
             yield self.look(scene)
         if self.task == "chat" and self._chance(0.6):
             yield Block("question", (self._question(scene),))
+        if self.task == "chat" and self._chance(0.25):
+            yield Block("question", self._questions(scene))
 
     def _question(self, scene: Scene) -> Turn:
         if self._chance(self.mix.weather):
@@ -158,6 +172,14 @@ class Corpus:
             return Turn(self._vary(prompt), WEATHER[scene.sky])
         reply = f"The shirt is {scene.shirt}." if scene.shirt else talk.NO_SHIRT
         return Turn(self._vary(self.rng.choice(prompts.SHIRT_WORDINGS)), reply)
+
+    def _questions(self, scene: Scene) -> tuple[Turn, ...]:
+        """Makes questions about what is seen, some after a request or one after the other."""
+        asked = self.rng.sample(prompts.about_the_picture(self.split), self.rng.randint(1, 2))
+        told = [Turn(self._vary(text), replies.sight(scene.caption)) for text in asked]
+        if self._chance(0.3):
+            return (*told[:1], Turn(self._vary(self._follow_up()), replies.sight(scene.caption)))
+        return (self._earlier(scene), *told[:1]) if self._chance(0.3) else tuple(told)
 
     # Judging ---------------------------------------------------------------------------------
 
@@ -178,22 +200,38 @@ class Corpus:
         """Asks about a request, a harmless question, a dialogue, an answer or a tool's result."""
         dice = self.rng.random()
         if dice < self.mix.plain:
-            question = self.rng.choice(prompts.PLAIN_QUESTIONS[self.split])
-            return self._judge(question, False, system)
-        if dice < self.mix.plain + 0.18:
+            return self._judge(self._plain(), False, system)
+        single = self.mix.plain + self.mix.dialogues
+        if dice < single:
             return self._judge(*self._dialogue(scene, system), system)
         query = self._query(scene)
-        if dice < self.mix.plain + 0.28:
+        if dice < single + 0.1:
             return self._judge_answer(query, scene, system)
         result = self.rng.choice((*orders.SUCCESSES, *orders.FAILURES)).replace("{}", "it")
-        about = f"\n{result}" if dice < self.mix.plain + 0.32 else ""
-        return self._judge(query.text, query.unsafe_in(scene), system, about=about)
+        about = f"\n{result}" if dice < single + 0.14 else ""
+        return self._judge(query.text, query.unsafe_in(scene), system, about=about, scene=scene)
 
     def _judge(
-        self, request: str, unsafe: bool, system: System | None = None, *, about: str = ""
+        self,
+        request: str,
+        unsafe: bool,
+        system: System | None = None,
+        *,
+        about: str = "",
+        scene: Scene | None = None,
     ) -> Turn:
-        """Makes the judge's question; `about` is an answer or a call that follows the request."""
+        """Makes the judge's question.
+
+        Args:
+            request: What is asked.
+            unsafe: The verdict.
+            system: A task that stands before it.
+            about: An answer, a result or a call that follows the request.
+            scene: Where earlier requests may stand before one with something about it.
+        """
         request = self._typed(self._vary(request)) + about
+        if about and scene and self._chance(0.2):
+            request = f"{self._earlier_line(scene)}\n{request}"
         if self._chance(INJECTED_SHARE):
             first, second = self.rng.sample((request, prompts.injection(self.rng)), 2)
             request = f"{first} {second}"
@@ -203,25 +241,42 @@ class Corpus:
         return Turn(prompt, "unsafe" if unsafe else "safe", self.mix.verdict_weight)
 
     def _dialogue(self, scene: Scene, system: System) -> tuple[str, bool]:
-        """Makes an instruction that is spread over several messages, one a line."""
-        pick = self.rng.choice
-        query = self._query(scene)
-        plain, follow_up = pick(prompts.PLAIN_QUESTIONS[self.split]), self._follow_up()
-        unsafe = query.unsafe_in(scene)
+        """Makes the user's messages, one a line, of which the last is what is asked now.
+
+        What only goes on from the message before it is as dangerous as that. A question that stands
+        by itself is judged by itself, whatever was asked before.
+        """
         if system.unsafe is not None and self._chance(0.6):
-            return follow_up, system.unsafe
-        lines, unsafe = pick(
+            return self._follow_up(), system.unsafe
+        query = self._query(scene)
+        plain = [self._plain() for _ in range(self.rng.randint(1, 2))]
+        later = [self._follow_up() for _ in range(self.rng.randint(1, 2))]
+        offered = [self.rng.choice(prompts.OFFERS), self.rng.choice(prompts.CONFIRMATIONS)]
+        unsafe = query.unsafe_in(scene)
+        other = self._query(scene)
+        before = [self._earlier_line(scene)] if self._chance(0.25) else []
+        lines, unsafe = self.rng.choice(
             (
-                ((query.text, follow_up), unsafe),
-                ((query.text, follow_up, self._follow_up()), unsafe),
-                ((query.text, pick(prompts.OFFERS), pick(prompts.CONFIRMATIONS)), unsafe),
-                ((plain, query.text), unsafe),
-                ((plain, follow_up, query.text), unsafe),
-                ((plain, follow_up), False),
-                ((plain, follow_up, self._follow_up()), False),
+                ([*before, query.text, *later], unsafe),
+                ([*before, query.text, *later], unsafe),
+                ([query.text, *offered], unsafe),
+                ([*plain, query.text], unsafe),
+                ([*plain[:1], *later[:1], query.text], unsafe),
+                ([query.text, *later[:1], *plain[:1]], False),
+                ([*before, query.text, *plain[:1]], False),
+                ([*before, *plain[:1], *later], False),
+                ([*plain, self._plain()], False),
+                ([*before, query.text, other.text], other.unsafe_in(scene)),
             )
         )
         return "\n".join(lines), unsafe
+
+    def _earlier_line(self, scene: Scene) -> str:
+        """Writes what may have been asked before, and has no bearing on what is asked now."""
+        return self._plain() if self._chance(0.5) else self._query(scene).text
+
+    def _plain(self) -> str:
+        return self.rng.choice(prompts.PLAIN_QUESTIONS[self.split])
 
     def _follow_up(self) -> str:
         return self.rng.choice(prompts.FOLLOW_UPS[self.split])
@@ -242,9 +297,10 @@ class Corpus:
         hazard = scene.hazard if query.unsafe_in(scene) else ""
         if self._chance(0.4) or not query.tip:
             refusal = "\n" + replies.refusal(self.rng, hazard)
-            return self._judge(query.text, False, system, about=refusal)
+            return self._judge(query.text, False, system, about=refusal, scene=scene)
         answer = replies.advice(self.rng, query.phrase, query.tip)
-        return self._judge(query.text, query.unsafe_in(scene), system, about="\n" + answer)
+        unsafe = query.unsafe_in(scene)
+        return self._judge(query.text, unsafe, system, about="\n" + answer, scene=scene)
 
     def _judged_calls(self, scene: Scene, system: System) -> Iterator[Block]:
         """Asks about tool calls, and about the order that leads to one."""
@@ -252,9 +308,10 @@ class Corpus:
         for chance in (0.95, 0.55) if acts else (0.3,):
             if not self._chance(chance):
                 continue
-            kind = self.rng.choices(calls.KINDS, (2, 3, 3, 3, 6))[0] if acts else "beside"
+            kind = self.rng.choices(calls.KINDS, (2, 4, 3, 3, 6))[0] if acts else "beside"
             call = calls.call(self.rng, scene, kind, split=self.split)
-            turn = self._judge(call.request, call.unsafe, system, about=f"\n{call.text}")
+            about = f"\n{call.text}"
+            turn = self._judge(call.request, call.unsafe, system, about=about, scene=scene)
             yield Block("judge", (turn,))
         if acts and self._chance(0.35):
             order = self.rng.choice(self._commands(scene))
@@ -466,9 +523,9 @@ class Corpus:
     def _typed(self, text: str) -> str:
         """Sometimes writes a request in capitals or with slips of the finger."""
         dice = self.rng.random()
-        if dice < 0.05:
+        if dice < 0.08:
             return text.upper()
-        return changes.misspelt(text, self.rng) if dice < 0.15 else text
+        return changes.misspelt(text, self.rng) if dice < 0.2 else text
 
 
 @functools.cache

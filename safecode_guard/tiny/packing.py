@@ -27,7 +27,6 @@ from safecode_guard.tiny.tokens import (
 from safecode_guard.tiny.world import Scene, draw, scene_seed
 
 ROW_LENGTH: Final = 440
-CHANGED_SHARE: Final = 0.5
 NOISY_SHARE: Final = 0.2
 EARLIER_PICTURE_SHARE: Final = 0.04
 # Segments: the prefix with the picture is 0, blocks count from 1, padding is -1.
@@ -131,7 +130,8 @@ class Packer:
         scenes = [scene for row in made for scene in row.scenes]
         if corpus.split != "train":
             return collate(made, pictures(scenes, None))
-        return collate(made, pictures(scenes, rng, framed=corpus.mix.framed))
+        mix = corpus.mix
+        return collate(made, pictures(scenes, rng, changed=mix.changed, hard=mix.hard))
 
     def _sampled_row(self, rng: random.Random, corpus: Corpus) -> Row:
         family = rng.choice(ROBOT_FAMILIES) if rng.random() < corpus.mix.robots else None
@@ -178,22 +178,25 @@ def _picture_tokens(count: int) -> list[int]:
     return [IMAGE] * (IMAGE_TOKENS * count)
 
 
-def pictures(scenes: list[Scene], rng: random.Random | None, *, framed: float = 0.0) -> Tensor:
+def pictures(
+    scenes: list[Scene], rng: random.Random | None, *, changed: float = 0.5, hard: float = 0.0
+) -> Tensor:
     """Turns scenes into pixels in [-1, 1].
 
     Args:
         scenes: What is drawn.
         rng: Adds ordinary changes, light and noise; None leaves the pictures as they are.
-        framed: Of the changed pictures, how many are framed whatever else might be done.
+        changed: Share of the pictures that are changed.
+        hard: Of these, how many are changed in one of the harder ways at least.
     """
     noise = np.random.default_rng(rng.getrandbits(64)) if rng else None
     pixels = []
     for scene in scenes:
         image = scene.image
-        if rng and rng.random() < CHANGED_SHARE:
+        if rng and rng.random() < changed:
             change = rng.choice(tuple(changes.PICTURES.values()))
-            if framed and rng.random() < framed:
-                change = changes.framed
+            if rng.random() < hard:
+                change = rng.choice(changes.HARD)
             image = change(image, rng).resize(scene.image.size, Image.Resampling.BICUBIC)
         values = np.asarray(image, np.float32) / 255
         if rng and noise:

@@ -34,6 +34,11 @@ def advice(rng: random.Random, phrase: str, tip: str) -> str:
     return rng.choice(HELP_FORMS).format(phrase=spoken_to(phrase), tip=tip)
 
 
+def sight(caption: str) -> str:
+    """Writes an answer that says what is seen, to whatever was asked about it."""
+    return f"Here is what can be seen. {caption}"
+
+
 def spoken_to(phrase: str) -> str:
     """Turns the asker's own words around: "my bike" becomes "your bike"."""
     return phrase.replace("my ", "your ")

@@ -62,8 +62,8 @@ class Recipe:
 
 RECIPES: Final = {
     "chat": Recipe("chat", "chat", 128, 4, 4, warm_up=240, steps=1200, fall=2.2, later=700),
-    "judge": Recipe("light", "judge", 64, 3, 3, warm_up=240, steps=2200),
-    "nano": Recipe("nano", "judge", 32, 2, 2, warm_up=120, steps=520),
+    "judge": Recipe("light", "judge", 64, 3, 3, warm_up=240, steps=2200, later=1300),
+    "nano": Recipe("nano", "judge", 32, 2, 2, warm_up=120, steps=520, later=340),
 }
 
 
