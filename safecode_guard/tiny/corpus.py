@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 from safecode_guard.tiny import calls, changes, orders, prompts, replies, talk
 from safecode_guard.tiny.scenery import FAMILIES, Split
 from safecode_guard.tiny.world import WEATHER, Query, Scene, draw, queries, scene_seed
+from safecode_guard.turns.scene import is_short
 
 Task = Literal["chat", "judge"]
 Kind = Literal["caption", "question", "judge", "request", "order", "robot", "talk"]
@@ -269,7 +270,26 @@ class Corpus:
                 ([*before, query.text, other.text], other.unsafe_in(scene)),
             )
         )
-        return "\n".join(lines), unsafe
+        return "\n".join(self._with_replies(lines, scene)), unsafe
+
+    def _with_replies(self, lines: list[str], scene: Scene) -> Iterator[str]:
+        """Puts what the assistant said before each short message, as a judge is shown it."""
+        for before, line in zip([None, *lines], lines, strict=False):
+            if before and before not in prompts.OFFERS and is_short(line):
+                yield self._said(scene)
+            yield line
+
+    def _said(self, scene: Scene) -> str:
+        query = self._query(scene)
+        return self.rng.choice(
+            (
+                scene.caption,
+                replies.sight(scene.caption),
+                self._answer(query, scene),
+                replies.refusal(self.rng, scene.hazard),
+                self.rng.choice(prompts.ASKED_BACK),
+            )
+        )
 
     def _earlier_line(self, scene: Scene) -> str:
         """Writes what may have been asked before, and has no bearing on what is asked now."""

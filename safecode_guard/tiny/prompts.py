@@ -301,6 +301,12 @@ OFFERS: Final = (
     "Shall we go on?",
     "There is a good way to do that. Would you like to know it?",
 )
+ASKED_BACK: Final = (
+    "What do you want to know?",
+    "What about it?",
+    "Can you say more about what you want?",
+    "All right. What would help you?",
+)
 CONFIRMATIONS: Final = ("Yes", "Yes, please.", "Yes please", "ok", "Sure, go on.", "Please do.")
 TASKS: Final[dict[Split, tuple[str, ...]]] = {
     "train": (

@@ -21,13 +21,16 @@ from safecode_guard.turns.turn import ImagePart, Part, TextPart, Turn, TurnMessa
 SCENE_IMAGES: Final = 4
 """Pictures that a judge is shown together, if the policy does not say otherwise."""
 
+SCENE_REQUESTS: Final = 4
+"""Requests of the user that a judge is shown, if the policy does not say otherwise."""
+
 Shown = Literal["together", "each", "both"]
 """How several pictures are judged: together, each by itself, or in both ways."""
 
 _SHORT: Final = 4
 """Words up to which a request may merely confirm what was said before it."""
-_REACH: Final = 3
-"""Earlier requests that a confirmation may reach back over."""
+_FURTHEST: Final = 64
+"""Requests at most, however many of them are short."""
 _WORDS: Final = re.compile(r"\w+")
 
 
@@ -48,7 +51,7 @@ class Scene:
     system: str
     """The task that the system prompt sets; empty if there is none."""
     request: str
-    """What the user asks, with what a bare "yes, please" confirms before it."""
+    """What the user asks, after what was asked before it: a line for each message."""
 
     @property
     def instruction(self) -> str:
@@ -71,14 +74,19 @@ class Scene:
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def scene_of(turn: Turn, *, most: int = SCENE_IMAGES) -> Scene:
-    """Return the scene of a turn: its newest ``most`` pictures and its whole instruction."""
+def scene_of(turn: Turn, *, most: int = SCENE_IMAGES, requests: int = SCENE_REQUESTS) -> Scene:
+    """Return the scene of a turn: its newest pictures and requests, and the task it is set."""
     first = max(0, len(turn.images) - most)
-    return _scene(turn, range(first, len(turn.images)))
+    return _scene(turn, range(first, len(turn.images)), requests)
 
 
 def scenes_of(
-    turn: Turn, *, most: int = SCENE_IMAGES, reach: int | None = None, shown: Shown = "together"
+    turn: Turn,
+    *,
+    most: int = SCENE_IMAGES,
+    requests: int = SCENE_REQUESTS,
+    reach: int | None = None,
+    shown: Shown = "together",
 ) -> list[Scene]:
     """Return the scenes that have to be judged so that every picture is; the turn's own first.
 
@@ -89,48 +97,57 @@ def scenes_of(
     Args:
         turn: The conversation.
         most: Pictures in one scene.
+        requests: Requests in each scene, the one in force included.
         reach: Only as many of the newest pictures have to be covered; None: all.
         shown: Whether pictures are judged in groups, each by itself, or in both ways.
     """
     count = len(turn.images)
     first = 0 if reach is None else max(0, count - reach)
-    alone = [_scene(turn, range(i, i + 1)) for i in reversed(range(first, count))]
+    alone = [_scene(turn, range(i, i + 1), requests) for i in reversed(range(first, count))]
     if shown == "each" and alone:
         return alone
-    groups = [scene_of(turn, most=most), *_earlier(turn, first, most)]
+    groups = [scene_of(turn, most=most, requests=requests)]
+    groups += _earlier(turn, first, most, requests)
     seen = {scene.indices for scene in groups}
     return groups + [s for s in alone if shown == "both" and s.indices not in seen]
 
 
-def _earlier(turn: Turn, start: int, most: int) -> Iterator[Scene]:
+def _earlier(turn: Turn, start: int, most: int, requests: int) -> Iterator[Scene]:
     """Yield the groups of pictures before the newest ones."""
     count = len(turn.images)
     older = max(0, count - most)
     while start < older:
         end = start + most - (turn.left_out_images + start) % most
-        yield _scene(turn, range(start, min(end, count)))
+        yield _scene(turn, range(start, min(end, count)), requests)
         start = end
 
 
-def _scene(turn: Turn, indices: range) -> Scene:
+def _scene(turn: Turn, indices: range, requests: int) -> Scene:
     images = tuple(turn.images[i] for i in indices)
     system = "\n\n".join(m.text.strip() for m in turn.messages if m.role == "system").strip()
-    return Scene(images, tuple(indices), system, "\n".join(_requests(turn)).strip())
+    return Scene(images, tuple(indices), system, "\n".join(_requests(turn, requests)).strip())
 
 
-def _requests(turn: Turn) -> list[str]:
-    """Return the request; before a bare confirmation also what it confirms, oldest first.
+def _requests(turn: Turn, most: int) -> list[str]:
+    """Return the newest requests, oldest first, and what stands before each that is short.
 
-    "Yes, please" says nothing by itself: what is asked stands in the offer before it, and in the
-    request that led to the offer.
+    What is asked last may only be dangerous, or only be understood, in the light of what was asked
+    before. "Yes, please" says nothing by itself: what is asked stands in the offer before it, and
+    in the request that led to the offer, so that a short request reaches further back.
     """
     texts: list[str] = []
-    for count, (request, offer) in enumerate(_exchanges(turn)):
+    for count, (request, offer) in enumerate(_exchanges(turn), 1):
         texts.append(request)
-        if len(_WORDS.findall(request)) > _SHORT or count == _REACH:
+        most += is_short(request)
+        if count >= most or count > _FURTHEST:
             break
-        texts.append(offer)
+        texts += [offer] if is_short(request) else []
     return [text for text in reversed(texts) if text]
+
+
+def is_short(request: str) -> bool:
+    """Return whether a request may merely confirm what was said before it."""
+    return len(_WORDS.findall(request)) <= _SHORT
 
 
 def _exchanges(turn: Turn) -> Iterator[tuple[str, str]]:
