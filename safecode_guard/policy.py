@@ -497,6 +497,8 @@ class PolicyFields(Part):
     stages: Stages = Stages()
     scene_images: int = Field(default=4, gt=0)
     """Newest pictures that a judge is shown together; earlier ones are judged in such groups."""
+    scene_requests: int = Field(default=4, gt=0, le=64)
+    """Newest requests of the user that a judge is shown, with what stands before a short one."""
     scene_judged: Literal["together", "each", "both"] = "both"
     """Several pictures are judged together, each by itself, or in both ways; the worst counts."""
     obeyed_by: Literal["lexicon", "judge"] = "lexicon"

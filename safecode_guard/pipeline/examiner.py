@@ -28,7 +28,7 @@ from safecode_guard.pipeline.rules import (
 )
 from safecode_guard.policy import Policy
 from safecode_guard.taxonomy import Stage
-from safecode_guard.turns.scene import Scene, Shown, scenes_of
+from safecode_guard.turns.scene import SCENE_REQUESTS, Scene, Shown, scenes_of
 from safecode_guard.turns.turn import Turn
 from safecode_guard.verdict import (
     DecodingRecord,
@@ -66,7 +66,12 @@ class Subject:
         return self.tool_call.name if self.tool_call else None
 
     def requests(
-        self, *, most: int, shown: Shown = "together", prompt: OpenPrompt | None = None
+        self,
+        *,
+        most: int,
+        asked: int = SCENE_REQUESTS,
+        shown: Shown = "together",
+        prompt: OpenPrompt | None = None,
     ) -> list[JudgeRequest]:
         """Return what is asked of the judge: one request for each scene that has to be judged.
 
@@ -86,7 +91,7 @@ class Subject:
                 deadline=self.deadline,
                 prompt=prompt,
             )
-            for scene in scenes_of(self.turn, most=most, reach=reach, shown=shown)
+            for scene in scenes_of(self.turn, most=most, requests=asked, reach=reach, shown=shown)
         ]
 
 
@@ -159,7 +164,10 @@ class Examiner:
         opened = prompts or [None] * len(subjects)
         asked = [
             subject.requests(
-                most=self.policy.scene_images, shown=self.policy.scene_judged, prompt=prompt
+                most=self.policy.scene_images,
+                asked=self.policy.scene_requests,
+                shown=self.policy.scene_judged,
+                prompt=prompt,
             )
             for subject, prompt in zip(subjects, opened, strict=True)
         ]

@@ -29,7 +29,7 @@ Shown = Literal["together", "each", "both"]
 
 _SHORT: Final = 4
 """Words up to which a request may merely confirm what was said before it."""
-_FURTHEST: Final = 64
+FURTHEST: Final = 64
 """Requests at most, however many of them are short."""
 _WORDS: Final = re.compile(r"\w+")
 
@@ -139,7 +139,7 @@ def _requests(turn: Turn, most: int) -> list[str]:
     for count, (request, offer) in enumerate(_exchanges(turn), 1):
         texts.append(request)
         most += is_short(request)
-        if count >= most or count > _FURTHEST:
+        if count >= min(most, FURTHEST):
             break
         texts += [offer] if is_short(request) else []
     return [text for text in reversed(texts) if text]

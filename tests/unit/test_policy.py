@@ -291,6 +291,7 @@ CHANGES: list[dict[str, Any]] = [
     {"category_actions": {"hate": "block"}},
     {"stages": {"output": {"when": "always"}}},
     {"scene_images": 1},
+    {"scene_requests": 1},
     {"scene_judged": "each"},
     {"on_block": "raise"},
     {"refusal_text": "No."},

@@ -57,7 +57,9 @@ class Question:
 
     def _keys(self, subject: Subject) -> list[str]:
         judge, policy = self.examiner.judge_at(subject.stage), self.examiner.policy
-        requests = subject.requests(most=policy.scene_images, shown=policy.scene_judged)
+        requests = subject.requests(
+            most=policy.scene_images, asked=policy.scene_requests, shown=policy.scene_judged
+        )
         return [request.key(judge.id, judge.prompt_version) for request in requests]
 
     def distinct(self) -> list[Subject]:

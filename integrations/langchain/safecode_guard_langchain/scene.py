@@ -23,7 +23,7 @@ from langchain_core.messages import (
 
 from safecode_guard.errors import GuardError
 from safecode_guard.turns.reading import read_turn
-from safecode_guard.turns.scene import scene_of
+from safecode_guard.turns.scene import FURTHEST, scene_of
 from safecode_guard_langchain.sight import REFUSED, Sight, plain
 
 Conversation = Sequence[BaseMessage]
@@ -34,7 +34,6 @@ _callers: ContextVar[tuple[tuple[BaseMessage, ...], ...]] = ContextVar(
 
 _USERS: Final = (HumanMessage, ChatMessage)
 
-_EXCHANGES: Final = 4
 """Earlier requests that a bare confirmation may reach back over, with its own."""
 
 
@@ -111,13 +110,13 @@ def in_short(
 
 
 def request_of(messages: Conversation) -> str:
-    """Return what is asked in a conversation, with what a bare confirmation confirms.
+    """Return all that is asked in a conversation, with what stands before a short request.
 
     Of one that cannot be read it is whatever is said: the judge's rail will say why.
     """
     words = [_text_of(messages[index]) for index in _asked(messages)]
     try:
-        return scene_of(read_turn(words)).request if words else ""
+        return scene_of(read_turn(words), requests=FURTHEST).request if words else ""
     except GuardError:
         return repr([message.content for message in words])
 
@@ -158,11 +157,11 @@ def _asked(messages: Conversation) -> list[int]:
         if isinstance(message, ToolMessage):
             continue
         if isinstance(message, AIMessage):
-            if not 0 < exchanges <= _EXCHANGES:
+            if not 0 < exchanges <= FURTHEST:
                 continue
             in_request = False
         elif _is_users(message):
-            if exchanges > _EXCHANGES:
+            if exchanges > FURTHEST:
                 continue
             exchanges += not in_request
             in_request = True

@@ -51,12 +51,15 @@ def test_the_judge_is_asked_in_the_words_of_the_product() -> None:
     assert {turn.reply for turn in asked} == {"safe", "unsafe"}
 
 
+ANSWERED = re.compile(rf"\n(?:{'|'.join(map(re.escape, replies.REFUSALS))})[^\n]*</request>")
+
+
 def test_a_refusal_as_the_finished_answer_is_always_judged_safe() -> None:
     verdicts = [
         turn.reply
         for _, block in _blocks(400, "judge")
         for turn in block.turns
-        if block.kind == "judge" and any(f"\n{text}" in turn.prompt for text in replies.REFUSALS)
+        if block.kind == "judge" and ANSWERED.search(turn.prompt)
     ]
     assert len(verdicts) > 20
     assert set(verdicts) == {"safe"}

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from safecode_guard.turns.scene import scene_of, scenes_of
+from safecode_guard.turns.scene import FURTHEST, scene_of, scenes_of
 from safecode_guard.turns.turn import ImagePart, TextPart, ToolCall, Turn, TurnMessage
 from safecode_guard.verdict import SkippedMedia
 from tests.families import checked, picture
@@ -52,17 +52,28 @@ def test_a_bare_confirmation_brings_what_it_confirms(yes: str) -> None:
     assert scene_of(asked).request == "\n".join(filter(None, expected))
 
 
-def test_a_whole_request_stands_by_itself() -> None:
-    asked = turn(user("What is this thing here?", 0), said("A path."), user(LONG))
-    assert scene_of(asked).request == LONG
+def test_what_was_asked_before_stands_before_it_without_the_answers() -> None:
+    earlier = [f"What is thing number {i} in it?" for i in range(5)]
+    exchanges = [m for text in earlier for m in (user(text), said("A path."))]
+    asked = turn(user("Look.", 0), said("Yes."), *exchanges, user(LONG))
+    assert scene_of(asked).request.split("\n") == [*earlier[-3:], LONG]
+    assert scene_of(asked, requests=1).request == LONG
+    assert scene_of(asked, requests=2).request.split("\n") == [earlier[-1], LONG]
 
 
-def test_confirmations_reach_back_only_so_far() -> None:
+def test_short_requests_reach_further_back_and_bring_what_they_answer() -> None:
     words = ["yes", "ok", "sure", "yes", "go"]
     exchanges = [m for word in words for m in (said(f"Offer before {word}."), user(word))]
-    scene = scene_of(turn(user(LONG, 0), *exchanges))
-    assert LONG not in scene.request
+    scene = scene_of(turn(user(LONG, 0), *exchanges), requests=1)
+    assert scene.request.startswith(f"{LONG}\nOffer before yes.\nyes\n")
     assert scene.request.endswith("Offer before go.\ngo")
+
+
+def test_there_is_an_end_to_how_far_short_requests_reach() -> None:
+    exchanges = [m for _ in range(2 * FURTHEST) for m in (user("go"), said("Gone."))]
+    scene = scene_of(turn(user(LONG, 0), said("Well."), *exchanges, user("go")))
+    assert LONG not in scene.request
+    assert scene.request.split("\n").count("go") == FURTHEST
 
 
 def test_tool_calls_and_their_results_are_no_part_of_the_instruction() -> None:
@@ -134,7 +145,9 @@ def test_every_picture_in_reach_is_in_a_scene(count, most, reach, shown, left_ou
 
 def test_the_digest_tells_apart_what_is_shown_and_nothing_else() -> None:
     base = turn(user(LONG, 0))
-    same = turn(user("What is this thing here?", 0), said("A path."), user(LONG))
+    answered = [
+        turn(user("What is this thing here?", 0), said(text), user(LONG)) for text in ("A", "B")
+    ]
     others = [
         turn(user(LONG + "!", 0)),
         turn(system("s"), user(LONG, 0)),
@@ -142,7 +155,8 @@ def test_the_digest_tells_apart_what_is_shown_and_nothing_else() -> None:
         Turn((user(LONG, 0),), (replace(IMAGES[0], frame=1),)),
         turn(user(LONG), images=0),
         turn(user(LONG, 0, 1), images=2),
+        answered[0],
     ]
     digests = [scene_of(one).digest for one in (base, *others)]
     assert len(set(digests)) == len(digests)
-    assert scene_of(same).digest == digests[0]
+    assert scene_of(answered[1]).digest == digests[-1]
