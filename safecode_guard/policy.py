@@ -129,6 +129,8 @@ class SameModelJudgeConfig(JudgePart):
     """Below this probability of answering with a label at all, the judge is undecided."""
     debias: bool = False
     """Take off what the model says of a grey picture and no request (costs a question a stage)."""
+    trim_borders: bool = True
+    """Judge what stands inside a plain frame or between bars, where a picture has them."""
 
 
 class LocalJudgeConfig(JudgePart):
@@ -143,6 +145,8 @@ class LocalJudgeConfig(JudgePart):
     min_label_mass: Probability = 0.1
     debias: bool = False
     """Take off what the model says of a grey picture and no request (costs a question a stage)."""
+    trim_borders: bool = True
+    """Judge what stands inside a plain frame or between bars, where a picture has them."""
 
 
 GuardName = Literal[

@@ -163,6 +163,7 @@ def _same_model_judge(
             caption=config.caption,
             rationale=config.rationale,
             debias=config.debias,
+            trim_borders=config.trim_borders,
             scope=scope,
         )
     except JudgeError as error:

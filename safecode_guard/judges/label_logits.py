@@ -29,6 +29,7 @@ from safecode_guard.models.protocol import (
     Vocabulary,
 )
 from safecode_guard.taxonomy import Stage
+from safecode_guard.turns.scene import Scene
 from safecode_guard.turns.turn import Turn
 from safecode_guard.verdict import Judgement
 
@@ -58,6 +59,7 @@ class LabelLogitsJudge(BaseJudge):
         caption: bool = False,
         rationale: bool = False,
         debias: bool = False,
+        trim_borders: bool = True,
         scope: Scope | None = None,
         id: str | None = None,
     ) -> None:
@@ -71,6 +73,8 @@ class LabelLogitsJudge(BaseJudge):
             caption: Also write one sentence on the scene.
             rationale: Also write one sentence on why.
             debias: Take off what the model says of nothing, asked once at each stage.
+            trim_borders: Judge what stands inside plain borders. A picture that has them is then
+                not the one in an open prompt, and costs a prompt of its own.
             scope: Of its calibration: every judgement then says how unlike it the scene is. Use it
                 within `CalibratedJudge`, whose id covers it.
             id: Name in verdicts and cache keys.
@@ -87,6 +91,7 @@ class LabelLogitsJudge(BaseJudge):
         self.caption = caption
         self.rationale = rationale
         self.debias = debias
+        self.trim_borders = trim_borders
         self.scope = scope
         self.id = id or f"label-logits:{engine.id}"
         self.prompt_version = version_of(
@@ -95,6 +100,7 @@ class LabelLogitsJudge(BaseJudge):
             caption=caption,
             rationale=rationale,
             debias=debias,
+            trim_borders=trim_borders,
         )
         self._priors: dict[Stage, float] = {}
         # In this process a forward pass cannot be interrupted; a server's answer can be given up.
@@ -104,7 +110,10 @@ class LabelLogitsJudge(BaseJudge):
 
     def question(self, request: JudgeRequest) -> Turn:
         """Return the conversation whose next token is the label."""
-        return request.scene.turn.ask(self.prompt.text(request))
+        return self._shown(request).turn.ask(self.prompt.text(request))
+
+    def _shown(self, request: JudgeRequest) -> Scene:
+        return request.scene.trimmed if self.trim_borders else request.scene
 
     def judge(self, request: JudgeRequest) -> Judgement:
         """Judge one request.
@@ -179,8 +188,9 @@ class LabelLogitsJudge(BaseJudge):
         """Ask those of a session together; returns their scores by the request's place."""
         sessions: dict[int, list[tuple[int, OpenPrompt]]] = defaultdict(list)
         for i, request in enumerate(requests):
-            if request.prompt is not None and request.prompt.engine is self.engine:
-                sessions[id(request.prompt.session)].append((i, request.prompt))
+            prompt, same = request.prompt, self._shown(request) is request.scene
+            if same and prompt is not None and prompt.engine is self.engine:
+                sessions[id(prompt.session)].append((i, prompt))
         scores: dict[int, LabelScores] = {}
         for rows in sessions.values():
             questions = [
@@ -207,7 +217,7 @@ class LabelLogitsJudge(BaseJudge):
     ) -> list[str | None]:
         """Return a sentence of the model's per request; none where time ran out after the label."""
         turns = {
-            i: request.scene.turn.ask(question)
+            i: self._shown(request).turn.ask(question)
             for i, (request, question) in enumerate(zip(requests, questions, strict=True))
             if question is not None and has_time(request.deadline)
         }
@@ -256,6 +266,7 @@ def version_of(
     caption: bool,
     rationale: bool,
     debias: bool = False,
+    trim_borders: bool = True,
 ) -> str:
     """Name everything that changes what is judged or written, for the cache key."""
     parts = [prompt.version]
@@ -263,6 +274,7 @@ def version_of(
     parts += ["caption"] if caption else []
     parts += ["rationale"] if rationale else []
     parts += [f"debias={'|'.join(NOTHING)}"] if debias else []
+    parts += [] if trim_borders else ["untrimmed"]
     return "+".join(parts)
 
 

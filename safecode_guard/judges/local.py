@@ -99,4 +99,6 @@ class LocalJudge(BaseJudge):
 
 
 def _options(config: LocalJudgeConfig) -> dict[str, Any]:
-    return config.model_dump(include={"min_label_mass", "caption", "rationale", "debias"})
+    return config.model_dump(
+        include={"min_label_mass", "caption", "rationale", "debias", "trim_borders"}
+    )

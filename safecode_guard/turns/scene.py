@@ -11,10 +11,11 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final, Literal
 
+from safecode_guard.turns.borders import without_border
 from safecode_guard.turns.images import CheckedImage
 from safecode_guard.turns.turn import ImagePart, Part, TextPart, Turn, TurnMessage
 
@@ -65,6 +66,12 @@ class Scene:
         user = TurnMessage("user", (*pictures, TextPart(self.request)))
         system = (TurnMessage("system", (TextPart(self.system),)),) if self.system else ()
         return Turn((*system, user), self.images)
+
+    @cached_property
+    def trimmed(self) -> Scene:
+        """The scene with its pictures taken out of plain borders; itself where there are none."""
+        images = tuple(_trimmed(image) for image in self.images)
+        return self if images == self.images else replace(self, images=images)
 
     @cached_property
     def digest(self) -> str:
@@ -148,6 +155,11 @@ def _requests(turn: Turn, most: int) -> list[str]:
 def is_short(request: str) -> bool:
     """Return whether a request may merely confirm what was said before it."""
     return len(_WORDS.findall(request)) <= _SHORT
+
+
+def _trimmed(image: CheckedImage) -> CheckedImage:
+    inside = without_border(image.pixels)
+    return image if inside is None else image.with_pixels(inside, view="trimmed")
 
 
 def _exchanges(turn: Turn) -> Iterator[tuple[str, str]]:

@@ -3,9 +3,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from PIL import ImageOps
 
 from safecode_guard.errors import JudgeError, JudgeTimeout, TemplateError
 from safecode_guard.judges.label_logits import LabelLogitsJudge
@@ -254,3 +256,35 @@ def test_it_is_a_batch_judge_on_its_engine() -> None:
     assert isinstance(judge, BatchJudge)
     assert judges_on(judge, vlm)
     assert not judges_on(judge, ScriptedVLM())
+
+
+def framed(request: JudgeRequest) -> JudgeRequest:
+    image = request.scene.images[0]
+    pixels = ImageOps.expand(image.pixels, 9, (1, 2, 3))
+    scene = replace(request.scene, images=(image.with_pixels(pixels, view="framed"),))
+    return replace(request, scene=scene)
+
+
+@pytest.mark.parametrize("trim", [True, False])
+def test_what_stands_inside_a_border_is_judged(request_for: Make, trim: bool) -> None:
+    request = framed(request_for("a cliff"))
+    judge = LabelLogitsJudge(ScriptedVLM(), trim_borders=trim)
+    shown = judge.question(request).images[0].pixels
+    whole = request.scene.images[0].pixels
+    assert (shown.size == whole.size) is not trim
+    assert judge.prompt_version.endswith("untrimmed") is not trim
+
+
+@pytest.mark.parametrize("trim", [True, False])
+def test_a_trimmed_picture_is_asked_about_on_a_prompt_of_its_own(
+    request_for: Make, monkeypatch: pytest.MonkeyPatch, trim: bool
+) -> None:
+    asked = []
+    vlm = ScriptedVLM(p_unsafe=by_text)
+    request = framed(request_for("a cliff"))
+    session = vlm.open([request.scene.turn], Sampling())
+    own = session.ask
+    monkeypatch.setattr(session, "ask", lambda rows: asked.extend(rows) or own(rows))
+    shared = replace(request, prompt=OpenPrompt(vlm, session, 0))
+    assert found(LabelLogitsJudge(vlm, trim_borders=trim), [shared]) == [0.9]
+    assert len(asked) == (0 if trim else 1)
