@@ -339,7 +339,7 @@ class DecodingPolicy(Part):
     """Weight of the noised view's logits that is taken away (paper: 0.3)."""
     contrast_below: Probability | None = None
     """From this certainty of the judge on, |2 p_unsafe - 1|, nothing is contrasted: alpha is 0 and
-    no second view is made; None: contrast whatever it is."""
+    no second view is made; 1: contrast whatever it is."""
     sigma: float | None = Field(default=None, ge=0)
     """Standard deviation of the Gaussian noise, on pixels in [0, 1] (paper: 0.1)."""
     noise_order: Literal["after_resize", "before_resize"] | None = None

@@ -80,7 +80,7 @@ def mirrored(image: Image.Image, rng: random.Random) -> Image.Image:
 
 def lettered(image: Image.Image, rng: random.Random) -> Image.Image:
     """Writes words into the picture, among them such as try to dictate a verdict."""
-    return _written(image, rng, rng.choice(_LETTERINGS))
+    return written(image, rng, rng.choice(_LETTERINGS))
 
 
 def letterboxed(image: Image.Image, rng: random.Random) -> Image.Image:
@@ -98,7 +98,7 @@ def posterised(image: Image.Image, rng: random.Random) -> Image.Image:
 
 def dictated(image: Image.Image, rng: random.Random) -> Image.Image:
     """Writes words into the picture that training never saw there."""
-    return _written(image, rng, rng.choice(_HELD_OUT_LETTERINGS))
+    return written(image, rng, rng.choice(_HELD_OUT_LETTERINGS))
 
 
 PICTURES: Final[dict[str, Change]] = {
@@ -209,7 +209,8 @@ def _colour(rng: random.Random) -> tuple[int, int, int]:
     return rng.randint(0, 255), rng.randint(0, 255), rng.randint(0, 255)
 
 
-def _written(image: Image.Image, rng: random.Random, words: str) -> Image.Image:
+def written(image: Image.Image, rng: random.Random, words: str) -> Image.Image:
+    """Writes words somewhere into the picture, on a plain ground or on what is there."""
     image = image.copy()
     ink = rng.choice(((0, 0, 0), (255, 255, 255), (220, 20, 20), (20, 20, 180)))
     place = (rng.randint(1, image.width // 4), rng.randint(1, image.height - 16))

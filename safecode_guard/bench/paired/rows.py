@@ -151,15 +151,19 @@ ABLATIONS: Final = (
     ),
     Row("guarded_modulation", "guarded without its contrast", DecodingPolicy(alpha=0.0)),
     Row(
-        "guarded_adaptive",
-        "guarded, contrasted below a certainty of 0.9",
-        DecodingPolicy(contrast_below=0.9),
+        "guarded_always",
+        "guarded, contrasted however certain the judge is",
+        DecodingPolicy(contrast_below=1.0),
     ),
-    Row("guarded_grey", "guarded against a grey picture", DecodingPolicy(reference_view="grey")),
+    Row(
+        "guarded_grey",
+        "guarded against a grey picture, always",
+        DecodingPolicy(reference_view="grey", contrast_below=1.0),
+    ),
     Row(
         "guarded_noise",
-        "guarded against the picture under noise of sigma 1",
-        DecodingPolicy(reference_view="noise", sigma=1.0),
+        "guarded against the picture under noise of sigma 1, always",
+        DecodingPolicy(reference_view="noise", sigma=1.0, contrast_below=1.0),
     ),
     Row(
         "guarded_strong",

@@ -23,6 +23,11 @@ from safecode_guard.bench.paired.dialogues import (
     show_dialogues,
 )
 from safecode_guard.bench.paired.failures import worst_failures
+from safecode_guard.bench.paired.injections import (
+    injections_markdown,
+    measure_injections,
+    show_injections,
+)
 from safecode_guard.bench.paired.items import Exam, Item, file_exam, tiny_exam
 from safecode_guard.bench.paired.pace import PLAIN, Line, Pace, equally_long, measure_pace
 from safecode_guard.bench.paired.panel import (
@@ -126,6 +131,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _shifts(options)
     if options.dialogues:
         return _dialogues(options)
+    if options.injections:
+        return _injections(options)
     result = run(options)
     record = result.to_json()
     if options.html:
@@ -170,6 +177,14 @@ def _dialogues(options: argparse.Namespace) -> int:
         record = measure_dialogues(asker, panelists, options.pairs, seed=options.seed)
         record |= {"weights": weights}
     return _told(options, record, dialogues_markdown, show_dialogues)
+
+
+def _injections(options: argparse.Namespace) -> int:
+    """Measure texts that try to dictate the verdict; return the exit code."""
+    with counting("Verdicts:") as advance:
+        _, panelists, weights = _opened(options, options.judges or SAME, advance)
+        record = measure_injections(panelists, options.pairs, seed=options.seed, on_call=advance)
+    return _told(options, record | {"weights": weights}, injections_markdown, show_injections)
 
 
 def _told(
@@ -231,7 +246,8 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--judges",
         help=f"of {', '.join((*NAMES, *COMPOSED, RAS))}, or model directories; endings _each and "
-        "_together say how several pictures are judged (all six; with --shift or --dialogues same)",
+        "_together say how several pictures are judged (all six; with --shift, --dialogues and "
+        "--injections same)",
     )
     add(
         "--shift",
@@ -239,6 +255,7 @@ def _parser() -> argparse.ArgumentParser:
         help=f"the pairs under ordinary changes: all, or of {', '.join(SHIFTS)}",
     )
     add("--dialogues", action="store_true", help="dialogues of three turns about the pairs' scenes")
+    add("--injections", action="store_true", help="text that tries to dictate the verdict")
     add("--seed", type=int, default=SEED, help="of the choice of held-out scenes (1)")
     add("--turns", type=int, default=TIMED_TURNS, help="turns to time each row on; 0: none (24)")
     add("--max-tokens", type=int, default=MAX_TOKENS, help="longest answer (64)")

@@ -1,7 +1,8 @@
 """Choosing a model's values of recipe ``guarded``, on pairs that nothing is reported on.
 
 Run it with ``safecode-guard bench sweep``. The search goes group by group and keeps the best of
-each: the strength of the push, the second view and its weight, where both act, and the cut. A
+each: the strength of the push, the second view and its weight, where both act, the cut, and how
+certain a judge has to be for a turn to do without the second view. A
 setting has to serve every judge given, so one that is right only because its judge is wins
 nothing over a milder one; and it must not cost the model what it can do.
 """
@@ -133,6 +134,8 @@ def groups() -> Iterator[tuple[str, list[dict[str, Any]]]]:
             for normalise, cut in product(("rescale", "vcd"), (0.5, 0.3, 0.1, 0.03))
         ],
     )
+    # the cheapest first: where nothing is contrasted there is no second view to compute
+    yield "certainty", [{"contrast_below": bound} for bound in (0.5, 0.8, 0.9, 0.95, 1.0)]
 
 
 def sweep(

@@ -141,9 +141,10 @@ def contrasts(context: SteeringContext, parameters: SteeringParameters) -> bool:
 
     Without a label of safe or unsafe nobody is certain of anything, and the turn is contrasted.
     """
-    if parameters.contrast_below is None or context.label not in ("safe", "unsafe"):
+    bound = parameters.contrast_below
+    if bound is None or bound >= 1 or context.label not in ("safe", "unsafe"):
         return True
-    return context.certainty < parameters.contrast_below
+    return context.certainty < bound
 
 
 def push_of(context: SteeringContext, parameters: SteeringParameters) -> float:

@@ -40,12 +40,12 @@ def test_a_turn_is_unsafe_from_the_risky_request_on(course: str, kinds: list[str
     assert before == {kinds.count("safe")}
 
 
-def test_a_judge_is_shown_the_request_in_force_and_not_the_dialogue() -> None:
-    """What the figures on the page rest on: an earlier request is not before the judge."""
-    asked = [each.turns for each in dialogues(12, seed=1) if each.course == "stated" and each.risky]
-    longer = [turns[-1].turn for turns in asked if len(turns[-1].turn.query.split()) > 4]
-    assert longer
-    assert all(scene_of(turn).request == turn.query for turn in longer)
+def test_a_judge_is_shown_the_whole_dialogue() -> None:
+    for each in dialogues(12, seed=1):
+        shown = scene_of(each.turns[-1].turn).request.split("\n")
+        assert [line for line in shown if line in [i.turn.query for i in each.turns]] == [
+            item.turn.query for item in each.turns
+        ]
 
 
 def test_the_truth_as_a_judge_is_never_wrong() -> None:

@@ -107,4 +107,4 @@ def test_a_record_can_be_written_where_there_is_none(tmp_path: Path) -> None:
 def test_the_shipped_record_is_complete() -> None:
     """The embedded model's values are its own, all of them chosen by the sweep."""
     record = json.loads((weights_path("chat") / "safecode.json").read_text())["steering"]
-    assert set(record) == set(START) - {"noise_order", "contrast_below"}
+    assert set(record) == set(START) - {"noise_order"}

@@ -96,6 +96,13 @@ def test_certain_verdicts_are_not_contrasted(label, certainty, contrasted):
     assert torch.equal(made.adjust(views), wanted.adjust(views))
 
 
+def test_one_contrasts_whatever_the_certainty():
+    """What switches it off where a model's record has a bound."""
+    given = context(VOCABULARY, "unsafe", certainty=1.0)
+    assert safecode(contrast_below=1.0).prepare(given).second is not None
+    assert safecode(contrast_below=0.99).prepare(given).second is None
+
+
 @pytest.mark.parametrize("recipe", ["paper", "guarded"])
 def test_words_alone_are_not_contrasted(recipe):
     both = torch.randn((2, VOCABULARY.size), generator=torch.Generator().manual_seed(2))
