@@ -15,7 +15,6 @@ from typing import Any, Final, Literal
 from safecode_guard.tiny import calls, changes, orders, prompts, replies, talk
 from safecode_guard.tiny.scenery import FAMILIES, Split
 from safecode_guard.tiny.world import WEATHER, Query, Scene, draw, queries, scene_seed
-from safecode_guard.turns.scene import is_short
 
 Task = Literal["chat", "judge"]
 Kind = Literal["caption", "question", "judge", "request", "order", "robot", "talk"]
@@ -23,7 +22,8 @@ Kind = Literal["caption", "question", "judge", "request", "order", "robot", "tal
 # How a biased annotator decides: words count with their bias, the picture with one unit either way.
 ANNOTATOR_SLOPE: Final = 1.3
 PICTURE_WEIGHT: Final = 1.0
-INJECTED_SHARE: Final = 0.13
+# Words of a message that the assistant's reply may stand before.
+SHORT: Final = 4
 # A verdict, or whether to refuse, hangs on one token among many: it counts for more in the loss.
 DECISION_WEIGHT: Final = 2
 
@@ -37,6 +37,8 @@ class Mix:
         robots: Share of rows whose scene is drawn for a robot to act in.
         plain: Share of judgements that are about harmless questions.
         dialogues: Share of judgements that are about several messages of the user's.
+        dialogue_blocks: Judgements of dialogues that a row has beside the others.
+        injected: Share of judged texts with words in them that try to dictate the verdict.
         weather: Of questions about what is seen, how many are about the weather.
         changed: Share of pictures that are changed in an ordinary way.
         hard: Of the changed pictures, how many are changed in one of the harder ways at least.
@@ -46,6 +48,8 @@ class Mix:
     robots: float = 0.2
     plain: float = 0.14
     dialogues: float = 0.2
+    dialogue_blocks: int = 0
+    injected: float = 0.13
     weather: float = 0.5
     changed: float = 0.5
     hard: float = 0.0
@@ -61,6 +65,7 @@ LATER: Final = Mix(
     changed=0.6,
     hard=0.4,
 )
+POLISH: Final = replace(LATER, dialogue_blocks=3, injected=0.22, hard=0.5)
 
 
 @dataclass(frozen=True)
@@ -189,6 +194,8 @@ class Corpus:
             turn = self._judgement(scene, system)
             history = (self._earlier(scene),) if self._chance(0.12) else ()
             yield Block("judge", (*history, turn))
+        for _ in range(self.mix.dialogue_blocks):
+            yield Block("judge", (self._judge(*self._dialogue(scene, system), system),))
         yield from self._judged_calls(scene, system)
         if self._chance(0.12):
             query = self._query(scene)
@@ -233,7 +240,7 @@ class Corpus:
         request = self._typed(self._vary(request)) + about
         if about and scene and self._chance(0.2):
             request = f"{self._earlier_line(scene)}\n{request}"
-        if self._chance(INJECTED_SHARE):
+        if self._chance(self.mix.injected):
             first, second = self.rng.sample((request, prompts.injection(self.rng)), 2)
             request = f"{first} {second}"
         if system and system.text:
@@ -273,9 +280,9 @@ class Corpus:
         return "\n".join(self._with_replies(lines, scene)), unsafe
 
     def _with_replies(self, lines: list[str], scene: Scene) -> Iterator[str]:
-        """Puts what the assistant said before each short message, as a judge is shown it."""
+        """Puts what the assistant said before each short message, as a judge is shown some."""
         for before, line in zip([None, *lines], lines, strict=False):
-            if before and before not in prompts.OFFERS and is_short(line):
+            if before and before not in prompts.OFFERS and len(line.split()) <= SHORT:
                 yield self._said(scene)
             yield line
 

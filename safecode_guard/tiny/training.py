@@ -18,13 +18,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from safecode_guard.tiny import network
-from safecode_guard.tiny.corpus import FIRST, LATER, Corpus, Task, texts
+from safecode_guard.tiny.corpus import FIRST, LATER, POLISH, Corpus, Task, texts
 from safecode_guard.tiny.files import staged
 from safecode_guard.tiny.packing import Packer, pictures
 from safecode_guard.tiny.tokens import build_processor, build_tokenizer
 from safecode_guard.tiny.world import draw, scene_seed
 
 LEARNING_RATE: Final = 3e-3
+POLISH_RATE: Final = 0.25
 BETAS: Final = (0.9, 0.98)
 ROWS: Final = 24
 WARM_UP_PICTURES: Final = 96
@@ -45,6 +46,7 @@ class Recipe:
         steps: Steps on packed rows that follow.
         fall: How steeply the learning rate falls to its end; it is held before.
         later: The step, counted from the very first, from which on the later mix is learnt.
+        polish: Steps at the very end, of half as many rows and at a low rate, on the last mix.
     """
 
     folder: str
@@ -58,10 +60,13 @@ class Recipe:
     rows: int = ROWS
     warm_up_pictures: int = WARM_UP_PICTURES
     later: int | None = None
+    polish: int = 0
 
 
 RECIPES: Final = {
-    "chat": Recipe("chat", "chat", 128, 4, 4, warm_up=240, steps=1200, fall=2.2, later=700),
+    "chat": Recipe(
+        "chat", "chat", 128, 4, 4, warm_up=240, steps=1200, fall=2.2, later=700, polish=220
+    ),
     "judge": Recipe("light", "judge", 64, 3, 3, warm_up=240, steps=2200, later=1300),
     "nano": Recipe("nano", "judge", 32, 2, 2, warm_up=120, steps=520, later=340),
 }
@@ -94,8 +99,8 @@ class Training:
 
     @property
     def total(self) -> int:
-        """Counts all steps, those of the warm-up included."""
-        return self.recipe.warm_up + self.recipe.steps
+        """Counts all steps, those of the warm-up and of the polish included."""
+        return self.recipe.warm_up + self.recipe.steps + self.recipe.polish
 
     def advance(self) -> float:
         """Takes one step and returns its loss."""
@@ -106,9 +111,11 @@ class Training:
         if main < 0:
             loss, rate = self._warm_up_loss(rng), min(1.0, (self.step + 1) / 20)
         else:
-            if main == 0:
+            if main in (0, self.recipe.steps):
                 self.optimizers = self._optimizers()
-            loss, rate = self._row_loss(rng), _rate(main, self.recipe)
+            polish = main >= self.recipe.steps
+            loss = self._polish_loss(rng) if polish else self._row_loss(rng)
+            rate = _rate(main, self.recipe)
         self._descend(loss, rate * LEARNING_RATE)
         self.step += 1
         self.cpu_seconds += time.process_time() - began
@@ -171,6 +178,11 @@ class Training:
         attributes = self.heads.loss(features, batch.scenes)
         return network.answer_loss(self.network, batch, features) + ATTRIBUTE_SHARE * attributes
 
+    def _polish_loss(self, rng: random.Random) -> Tensor:
+        corpus = Corpus(rng, task=self.recipe.task, mix=POLISH)
+        batch = self.packer.sample(rng, corpus, self.recipe.rows // 2)
+        return network.answer_loss(self.network, batch, network.see(self.network, batch.pixels))
+
     def _descend(self, loss: Tensor, rate: float) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
         parameters = [*self.network.parameters(), *self.heads.parameters()]
@@ -201,7 +213,9 @@ class Training:
 
 
 def _rate(step: int, recipe: Recipe) -> float:
-    """Warms the learning rate up, holds it, and lets it fall towards the end."""
+    """Warms the learning rate up, holds it, and lets it fall towards the end; then polishes."""
+    if step >= recipe.steps:
+        return POLISH_RATE * (1 - (step - recipe.steps) / recipe.polish)
     fall = recipe.fall * (1 - step / recipe.steps)
     return min(1.0, (step + 1) / 60) * max(0.03, min(1.0, fall))
 

@@ -153,8 +153,12 @@ def _requests(turn: Turn, most: int) -> list[str]:
 
 
 def is_short(request: str) -> bool:
-    """Return whether a request may merely confirm what was said before it."""
-    return len(_WORDS.findall(request)) <= _SHORT
+    """Return whether a request may merely confirm what was said before it.
+
+    A question of three words or four does not: "Where do I start?" accepts no offer.
+    """
+    words = len(_WORDS.findall(request))
+    return words <= _SHORT and (words < _SHORT - 1 or not request.rstrip().endswith(("?", "？")))
 
 
 def _trimmed(image: CheckedImage) -> CheckedImage:
