@@ -8,6 +8,7 @@ row gives the same logits as the plain conversation.
 import functools
 import math
 import random
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
@@ -24,6 +25,7 @@ ANNOTATOR_SLOPE: Final = 1.3
 PICTURE_WEIGHT: Final = 1.0
 # Words of a message that the assistant's reply may stand before.
 SHORT: Final = 4
+_WORDS: Final = re.compile(r"\w+")
 # A verdict, or whether to refuse, hangs on one token among many: it counts for more in the loss.
 DECISION_WEIGHT: Final = 2
 
@@ -282,7 +284,7 @@ class Corpus:
     def _with_replies(self, lines: list[str], scene: Scene) -> Iterator[str]:
         """Puts what the assistant said before each short message, as a judge is shown some."""
         for before, line in zip([None, *lines], lines, strict=False):
-            if before and before not in prompts.OFFERS and len(line.split()) <= SHORT:
+            if before and before not in prompts.OFFERS and len(_WORDS.findall(line)) <= SHORT:
                 yield self._said(scene)
             yield line
 
