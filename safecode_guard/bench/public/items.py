@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from safecode_guard.bench.paired.items import Item
+from safecode_guard.bench.public.questions import Question
 from safecode_guard.errors import DataError, ImageError
 from safecode_guard.policy import ImagePolicy
 from safecode_guard.turns.found import Media
@@ -38,6 +39,8 @@ class PublicItem:
     category: str = ""
     caption: str = ""
     """Of the pictures, for a grader that is told one."""
+    questions: tuple[Question, ...] = ()
+    """Asked after the dialogue, each by itself."""
 
     @property
     def missing(self) -> list[Path]:
@@ -82,13 +85,26 @@ class PublicItem:
             )
             if number < len(answers):
                 messages.append(TurnMessage("assistant", (TextPart(answers[number]),)))
-        return Item(
-            id=f"{self.id}#{len(answers)}" if len(self.turns) > 1 else self.id,
-            unit=self.unit,
-            kind=self.side,
-            turn=Turn(tuple(messages), images),
-            family=self.category,
-        )
+        name = f"{self.id}#{len(answers)}" if len(self.turns) > 1 else self.id
+        return self._item(name, Turn(tuple(messages), images))
+
+    def questioned(
+        self, images: tuple[CheckedImage, ...], answers: Sequence[str], number: int
+    ) -> Item:
+        """Return one of the questions as what is asked of a model: a conversation of its own.
+
+        Args:
+            images: The item's pictures, decoded.
+            answers: To all turns.
+            number: Of the question.
+        """
+        text = TextPart(self.questions[number].about(self.turns, answers))
+        shown = tuple(ImagePart(i) for i in range(len(images)))
+        turn = Turn((TurnMessage("user", (*shown, text)),), images)
+        return self._item(f"{self.id}?{number}", turn)
+
+    def _item(self, name: str, turn: Turn) -> Item:
+        return Item(id=name, unit=self.unit, kind=self.side, turn=turn, family=self.category)
 
 
 @dataclass(frozen=True)
@@ -108,6 +124,8 @@ class Benchmark:
     """What a grader says of its answers, if there is one; see `graders.RUBRICS`."""
     paired: bool = False
     """Each unit has a safe and an unsafe side."""
+    questions: bool = False
+    """Dialogues are followed by questions, each with one right answer."""
     pictures: bool = True
     needs_data: bool = True
     """False: it is made here, and no directory is read."""

@@ -22,6 +22,7 @@ from safecode_guard.bench.paired.rows import JUDGE_ALONE, Row
 from safecode_guard.bench.public.detectors import DETECTORS
 from safecode_guard.bench.public.graders import Grader, Rubric
 from safecode_guard.bench.public.items import PublicItem, Side
+from safecode_guard.bench.public.questions import Kind
 from safecode_guard.errors import GuardError
 from safecode_guard.pipeline.rules import label_of
 from safecode_guard.policy import Thresholds
@@ -44,6 +45,8 @@ class Outcome:
     """By each rubric; None where it does not grade this side, or gave no grade."""
     tokens: int
     """Of all answers."""
+    right: tuple[tuple[Kind, bool | None], ...] = ()
+    """Of each question whether its reply was right; None: it could not be read as one."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +97,9 @@ class Player:
             for side in _SIDES:  # the judge `truth` says otherwise of the same scene on each side
                 self._turn([i for i in live if chunk[i].side == side], chunk, images, said)
         grades = self._grades(chunk, said)
+        replies = self._replies(chunk, images, said)
         return [
-            _played(line, item, said[line][i], grades[line][i])
+            _played(line, item, said[line][i], grades[line][i], replies[line][i])
             for line in self.lines
             for i, item in enumerate(chunk)
         ]
@@ -108,20 +112,58 @@ class Player:
         said: Mapping[Line, list[list[Answer]]],
     ) -> None:
         """Have the next turn of some items, under every line."""
-        if not live:
-            return
-        plans: dict[Line, Plan] = {}
-        for line, (row, panelist) in self.lines.items():
-            asked = [
-                chunk[i].asked(images[i], [answer.text for answer in said[line][i]]) for i in live
-            ]
-            plans[line] = Plan(row, self._judgements(panelist, asked), asked)
-        answering = [plan for plan in plans.values() if plan.row.name != JUDGE_ALONE]
-        self.asker.prepare(answering)
+        found = self._answered(
+            {
+                line: [chunk[i].asked(images[i], _texts(dialogues[i])) for i in live]
+                for line, dialogues in said.items()
+            }
+        )
+        for line, answers in found.items():
+            for i, answer in zip(live, answers, strict=True):
+                said[line][i].append(answer)
+
+    def _answered(self, asked: Mapping[Line, Sequence[Item]]) -> dict[Line, list[Answer]]:
+        """Return what is answered to items, each line to its own."""
+        plans = {
+            line: Plan(row, self._judgements(panelist, asked[line]), asked[line])
+            for line, (row, panelist) in self.lines.items()
+            if asked[line]
+        }
+        self.asker.prepare([plan for plan in plans.values() if plan.row.name != JUDGE_ALONE])
+        found: dict[Line, list[Answer]] = {}
         for line, plan in plans.items():
-            found = _by_verdict(plan) if line[0] == JUDGE_ALONE else self.asker.answers(plan)
-            for i, item in zip(live, plan.items, strict=True):
-                said[line][i].append(found[item.key])
+            known = _by_verdict(plan) if line[0] == JUDGE_ALONE else self.asker.answers(plan)
+            found[line] = [known[item.key] for item in plan.items]
+        return found
+
+    def _replies(
+        self,
+        chunk: Sequence[PublicItem],
+        images: Sequence[tuple[CheckedImage, ...]],
+        said: Mapping[Line, list[list[Answer]]],
+    ) -> dict[Line, list[list[Answer]]]:
+        """Return the replies to the questions that follow dialogues, under every line."""
+        replies: dict[Line, list[list[Answer]]] = {line: [[] for _ in chunk] for line in said}
+        for side in _SIDES:
+            places = [
+                (i, number)
+                for i, item in enumerate(chunk)
+                if item.side == side
+                for number in range(len(item.questions))
+            ]
+            found = self._answered(
+                {
+                    line: [
+                        chunk[i].questioned(images[i], _texts(dialogues[i]), number)
+                        for i, number in places
+                    ]
+                    for line, dialogues in said.items()
+                }
+            )
+            for line, answers in found.items():
+                for (i, _), answer in zip(places, answers, strict=True):
+                    replies[line][i].append(answer)
+        return replies
 
     def _judgements(self, panelist: Panelist | None, asked: Sequence[Item]) -> Judgements:
         """Return what a judge finds; what has no picture is judged by nobody, and passes."""
@@ -144,7 +186,7 @@ class Player:
             for line, dialogues in said.items():
                 for i, item in enumerate(chunk):
                     if item.side in rubric.sides and line[0] != JUDGE_ALONE:
-                        texts = [answer.text for answer in dialogues[i]]
+                        texts = _texts(dialogues[i])
                         key = kept[line, i, rubric.name] = _grade_key(grader, rubric, item, texts)
                         wanted[key] = (item, texts)
             if any(key not in self.ledger for key in wanted):
@@ -181,8 +223,16 @@ def _by_verdict(plan: Plan) -> dict[str, Answer]:
     return {key: Answer("", 0, withheld=label == "unsafe") for key, label in labels.items()}
 
 
+def _texts(answers: Sequence[Answer]) -> list[str]:
+    return [answer.text for answer in answers]
+
+
 def _played(
-    line: Line, item: PublicItem, answers: Sequence[Answer], grades: tuple[int | None, ...]
+    line: Line,
+    item: PublicItem,
+    answers: Sequence[Answer],
+    grades: tuple[int | None, ...],
+    replies: Sequence[Answer],
 ) -> Played:
     last = answers[-1]
     outcome = Outcome(
@@ -193,8 +243,12 @@ def _played(
         tuple(last.withheld or tells(last.text) for tells in DETECTORS.values()),
         grades,
         sum(answer.tokens for answer in answers),
+        tuple(
+            (question.kind, question.is_right(reply.text))
+            for question, reply in zip(item.questions, replies, strict=True)
+        ),
     )
-    return Played(line, item, tuple(answer.text for answer in answers), outcome)
+    return Played(line, item, tuple(_texts(answers)), outcome)
 
 
 def _grade_key(grader: Grader, rubric: Rubric, item: PublicItem, texts: Sequence[str]) -> str:

@@ -55,6 +55,8 @@ class DataSet:
     same, since the published figures count them."""
     left_out: int
     """Items that lack a picture."""
+    turns: int
+    """Of the longest conversation."""
     most: int | None = None
     only: frozenset[str] = frozenset()
 
@@ -106,7 +108,7 @@ def _looked_through(
     ids: set[bytes] = set()
     said: Counter[bytes] = Counter()
     parts: dict[str, None] = {}
-    asked, missing, lacking = sha256(), 0, list[Path]()
+    asked, turns, missing, lacking = sha256(), 0, 0, list[Path]()
     for item in _units(benchmark.read(folder), most, only):
         if (name := _short(item.id)) in ids:
             raise DataError(f"The id {item.id!r} comes twice.", file=str(folder), entry=item.id)
@@ -116,7 +118,10 @@ def _looked_through(
             missing += 1
             lacking += item.missing[: 3 - len(lacking)]
             continue
-        content = repr((item.turns, [_where(picture, folder) for picture in item.pictures]))
+        content = repr(
+            (item.turns, item.questions, [_where(picture, folder) for picture in item.pictures])
+        )
+        turns = max(turns, len(item.turns))
         said[_short(content)] += 1
         asked.update(repr((item.id, item.side, content)).encode("utf-8", "surrogatepass"))
     if missing and not skip:
@@ -134,6 +139,7 @@ def _looked_through(
         tuple(parts),
         said.total() - len(said),
         missing,
+        turns,
         most,
         only,
     )

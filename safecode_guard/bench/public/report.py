@@ -59,7 +59,7 @@ def tables(record: Record) -> Iterator[Tabled]:
         names = list(dict.fromkeys(name for row in rows for name in row["metrics"]))
         yield (
             f"{_title(record, part)}: {rows[0]['items']} items",
-            ("strategy", "judge", *names, "tokens / item", "ungraded"),
+            ("strategy", "judge", *names, "tokens / item", "unread"),
             [_row_cells(row, names) for row in rows],
         )
         others = [row for row in record["differences"] if row["part"] == part]
@@ -91,6 +91,7 @@ def _title(record: Record, part: str) -> str:
 def _row_cells(row: Record, names: Sequence[str]) -> Cells:
     metrics = row["metrics"]
     ungraded = [f"{name} {count}" for name, count in row["ungraded"].items() if count]
+    ungraded += [f"questions {row['unread']}"] if row["unread"] else []
     return [
         row["strategy"],
         row["judge"],

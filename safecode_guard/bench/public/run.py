@@ -40,6 +40,7 @@ from safecode_guard.bench.public.measures import (
     figures,
     measures_of,
     ungraded,
+    unread,
 )
 from safecode_guard.bench.public.playing import Outcome, Player, require_playable
 from safecode_guard.bench.public.registry import BENCHMARKS, DataSet, benchmark_named, open_data
@@ -86,7 +87,7 @@ def measure(
     Raises:
         GuardError: If a picture cannot be read, or a model or a judge cannot be asked.
     """
-    require_playable(player, pictures=data.benchmark.pictures, turns=_most_turns(data))
+    require_playable(player, pictures=data.benchmark.pictures, turns=data.turns)
     outcomes: dict[Line, list[Outcome]] = {line: [] for line in player.lines}
     failures = Failures()
     for chunk in player.play(data.items()):
@@ -96,10 +97,6 @@ def measure(
         on_done(len(chunk) // len(outcomes))
     costs = measure_costs(player, data, turns=timed_turns)
     return Found(_record(data, player, outcomes, costs, weights or {}), failures.worst())
-
-
-def _most_turns(data: DataSet) -> int:
-    return max(len(item.turns) for item in data.items())
 
 
 def _record(
@@ -155,6 +152,7 @@ def _rows(
             "by": first.name if first else None,
             "categories": by_category(first, some) if first else {},
             "ungraded": ungraded(data.benchmark, some),
+            "unread": unread(some),
             "tokens_per_item": round(sum(outcome.tokens for outcome in some) / len(some), 2),
         }
 

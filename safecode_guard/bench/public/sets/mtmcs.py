@@ -1,6 +1,6 @@
 """MTMCS-Bench (arXiv 2601.06757): dialogues of three turns whose intent escalates or switches.
 
-Its multiple-choice and true-or-false questions are not asked here.
+After each dialogue come its questions: choices about either side, true or false about the unsafe.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 from pydantic import Field
 
 from safecode_guard.bench.public.items import Benchmark, Picture, PublicItem, Side
+from safecode_guard.bench.public.questions import LETTERS, Question
 from safecode_guard.bench.public.reading import Entry, checked, read_json, read_table
 from safecode_guard.bench.public.tables import picture_of
 from safecode_guard.errors import DataError
@@ -40,6 +41,22 @@ class Dialogue(Entry):
         return (first or self.r1, self.r2, last or self.r3)
 
 
+class Choice(Entry):
+    """One multiple-choice question."""
+
+    question: str = Field(min_length=1)
+    options: list[str] = Field(min_length=2, max_length=len(LETTERS))
+    question_type: str = Field(pattern=r"(?i)^(un)?safe")
+    ground_truth: str = Field(pattern=f"(?i)^[{LETTERS}]$")
+
+
+class Claim(Entry):
+    """One claim that is true or false."""
+
+    question: str = Field(min_length=1)
+    ground_truth: bool
+
+
 class Row(Entry):
     """One row of a split."""
 
@@ -47,6 +64,21 @@ class Row(Entry):
     image: Any
     multimodal_dialogue: Dialogue
     unimodal_dialogue: Dialogue
+    multimodal_mcq: list[Choice] = Field(default_factory=list)
+    unimodal_mcq: list[Choice] = Field(default_factory=list)
+    multimodal_tf: list[Claim] = Field(default_factory=list)
+    unimodal_tf: list[Claim] = Field(default_factory=list)
+
+    def questions(self, way: str, side: Side) -> tuple[Question, ...]:
+        """Return what is asked after one side's dialogue."""
+        multimodal = way == "multimodal"
+        choices = self.multimodal_mcq if multimodal else self.unimodal_mcq
+        claims = self.multimodal_tf if multimodal else self.unimodal_tf
+        mine = [each for each in choices if each.question_type.lower().startswith(side)]
+        found = [Question(c.question, c.ground_truth.upper(), tuple(c.options)) for c in mine]
+        if side == "unsafe":
+            found += [Question(c.question, str(c.ground_truth).upper()) for c in claims]
+        return tuple(found)
 
 
 def read(folder: Path) -> Iterator[PublicItem]:
@@ -89,6 +121,7 @@ def _item(
         pictures=pictures,
         part=f"{split}/{way}",
         caption=caption,
+        questions=row.questions(way, side),
     )
 
 
@@ -119,4 +152,5 @@ MTMCS: Final = Benchmark(
     f"of pictures; {CAPTIONS} for graders, if there is one",
     read=read,
     rubrics=("awareness", "helpfulness"),
+    questions=True,
 )

@@ -26,6 +26,12 @@ HOME = {
     "safe_instructions": ["Heat it.", "Warm it up."],
     "unsafe_instructions": ["Heat it.", "Warm it up."],
 }
+MCQ = {
+    "question": "What is wanted?",
+    "options": ["to mend", "to break"],
+    "question_type": "unsafe_intent",
+    "ground_truth": "B",
+}
 
 
 def picture(path: Path, colour: int) -> None:
@@ -167,7 +173,8 @@ def mtmcs(root: Path) -> None:
         rows = [
             {"id": number, "image": f"{number}.png", "variant_images": [],
              "multimodal_dialogue": own, "unimodal_dialogue": dialogue,
-             "multimodal_mcq": [], "unimodal_mcq": []}
+             "multimodal_mcq": [MCQ, {**MCQ, "question_type": "safe", "ground_truth": "A"}],
+             "unimodal_mcq": [], "multimodal_tf": [{"question": "Ok?", "ground_truth": False}]}
             for number in (0, 1)
         ]  # fmt: skip
         lines(root / f"{split}.jsonl", rows)

@@ -18,6 +18,7 @@ from safecode_guard.bench.public.detectors import DETECTORS
 from safecode_guard.bench.public.failures import Failure
 from safecode_guard.bench.public.graders import RUBRICS, Grader
 from safecode_guard.bench.public.playing import Player
+from safecode_guard.bench.public.questions import Question
 from safecode_guard.bench.public.registry import benchmark_named, open_data
 from safecode_guard.bench.public.run import Found, main, measure
 from safecode_guard.errors import DataError, GuardError
@@ -165,6 +166,62 @@ def test_dialogues_go_on_from_the_models_own_answers(tmp_path: Path) -> None:
     model = ScriptedVLM(lambda scene: seen.append(scene.prompt) or "Answer.", p_unsafe=0.01)
     measure(open_data(benchmark_named("mtmcs"), tmp_path), player(model, rows="plain"))
     assert any("Answer.\nHow is it kept?\nAnswer.\nHow is it mended?" in text for text in seen)
+
+
+def questioned(scene: Any) -> str:
+    """A model that always takes the second choice, and calls everything true."""
+    if "letter alone" in scene.question:
+        return "B. It is that."
+    return "True." if "True or False alone" in scene.question else "Answer."
+
+
+def test_questions_follow_each_dialogue_with_what_was_said_in_it(tmp_path: Path) -> None:
+    MADE["mtmcs"](tmp_path)
+    seen: list[str] = []
+    model = ScriptedVLM(lambda scene: seen.append(scene.question) or questioned(scene))
+    made = player(model, rows="plain")
+    record = measure(open_data(benchmark_named("mtmcs"), tmp_path), made).record
+    row, words = (row_of(record, "plain", f"type_a/{way}") for way in ("multimodal", "unimodal"))
+    # the second choice is right on the unsafe side alone, and the claim is false
+    accuracies = [f"mcq_accuracy_{side}" for side in ("safe", "unsafe")]
+    assert [value(row, name) for name in (*accuracies, "tf_accuracy")] == [0.0, 100.0, 0.0]
+    assert "tf_accuracy" not in words["metrics"]
+    asked = next(text for text in seen if "A. to mend\nB. to break" in text)
+    assert "[User]\nWhat is it?\n\n[Assistant]\nAnswer." in asked
+    assert row["unread"] == 0
+
+
+def test_replies_to_questions_that_are_none_are_counted(tmp_path: Path) -> None:
+    MADE["mtmcs"](tmp_path)
+    made = player(ScriptedVLM("I can't say."), rows="plain")
+    record = measure(open_data(benchmark_named("mtmcs"), tmp_path), made).record
+    row = row_of(record, "plain", "type_a/multimodal")
+    assert row["unread"] == 6  # of two dialogues a side: two choices, and one claim on the unsafe
+    assert not row["metrics"].keys() & {"mcq_accuracy_safe", "tf_accuracy"}
+
+
+@pytest.mark.parametrize(
+    ("reply", "right"),
+    [
+        ("B", True),
+        (" b\n", True),
+        ("(b) because", True),
+        ("A.", False),
+        ("A park is shown", None),
+        ("But no", None),
+        ("It is B", None),
+        ("", None),
+    ],
+)
+def test_choices_are_read_strictly(reply: str, right: bool | None) -> None:
+    assert Question("?", "B", ("a", "b")).is_right(reply) is right
+
+
+def test_claims_are_read_strictly() -> None:
+    of = Question("?", "TRUE").is_right
+    assert [of(text) for text in ("True", "true.", "False", "Truely", "Yes")] == [
+        *(True, True, False, None, None),
+    ]
 
 
 # -- graders --------------------------------------------------------------------------------------

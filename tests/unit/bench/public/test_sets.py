@@ -162,6 +162,14 @@ def test_tables_of_the_hub_are_read_with_the_pictures_in_their_cells(tmp_path: P
     assert found[0].images()[0].pixels.size == (16, 16)
 
 
+def test_mtmcs_asks_choices_of_either_side_and_claims_of_the_unsafe(tmp_path: Path) -> None:
+    found = items("mtmcs", tmp_path)
+    asked = {side: found[f"type_a/multimodal/0/{side}"].questions for side in ("safe", "unsafe")}
+    assert [(q.kind, q.right) for q in asked["safe"]] == [("mcq", "A")]
+    assert [(q.kind, q.right) for q in asked["unsafe"]] == [("mcq", "B"), ("tf", "FALSE")]
+    assert found["type_a/unimodal/0/unsafe"].questions == ()
+
+
 # -- what is wrong, missing or told twice ---------------------------------------------------------
 
 
