@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from safecode_guard.errors import (
     AuditError,
     ConstraintError,
+    DataError,
     FetchFailed,
     ForbiddenSource,
     GuardError,
@@ -86,6 +87,7 @@ __all__ = [
     "ChatJudge",
     "ChatTransformers",
     "ConstraintError",
+    "DataError",
     "EnsembleJudge",
     "FallbackJudge",
     "FetchFailed",

@@ -19,6 +19,7 @@
     ├── UnreadableCall           a tool call that cannot be judged: no name, no plain arguments
     ├── UnknownArgument          (also a TypeError) an argument that nothing has; names the near one
     ├── PolicyError              a policy that is missing, empty, unknown or contradictory
+    ├── DataError                a benchmark's data that is missing, malformed or told twice
     ├── AuditError               a verdict that cannot be recorded, or a log that cannot be read
     ├── TurnBlocked              the verdict blocks the turn; carries the verdict
     ├── TurnTimeout              the turn's deadline passed
@@ -166,6 +167,28 @@ class UnknownArgument(GuardError, TypeError):
 
 class PolicyError(GuardError, ValueError):
     """A policy that is missing, empty, unknown or contradictory."""
+
+
+class DataError(GuardError):
+    """A benchmark's data set that is missing, malformed, or has an entry twice.
+
+    ``file``, ``entry`` and ``field`` say where; None: the error is not about one. The hint says
+    where the data set is to be had.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        file: str | None = None,
+        entry: str | None = None,
+        field: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.file = file
+        self.entry = entry
+        self.field = field
 
 
 class AuditError(GuardError):

@@ -329,8 +329,8 @@ class DecodingPolicy(Part):
     """How an answer is steered. ``None`` takes the model's own record, then the recipe's value."""
 
     strategy: str = "safecode"
-    """``safecode``, ``ras``, ``vcd``, ``verdict_prompt``, ``adashield_s``, ``plain``, or the id of
-    an own strategy object."""
+    """``safecode``, ``ras``, ``vcd``, ``verdict_prompt``, ``adashield_s``, ``ecso``, ``plain``, or
+    the id of an own strategy object."""
     prototypes: str | None = None
     """Strategy ``ras``: a file of ``safecode-guard ras fit``, made with this model."""
     recipe: Recipe = "guarded"

@@ -6,20 +6,33 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 
 @contextmanager
-def counting(what: str) -> Iterator[Callable[[int], None]]:
+def counting(what: str, *, total: int | None = None) -> Iterator[Callable[[int], None]]:
     """Show how much has been done; yields what is to be told of each bit of it.
+
+    With a ``total`` it also shows how much there is, and about how long the rest takes.
 
     Libraries' own progress bars, which would fight over the line, are switched off.
     """
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    columns = (SpinnerColumn(), TextColumn("{task.description} {task.completed:.0f}"))
+    done = "{task.description} {task.completed:.0f}"
+    columns: list[ProgressColumn] = [SpinnerColumn(), TextColumn(done), TimeElapsedColumn()]
+    if total is not None:
+        columns[1] = TextColumn(f"{done} of {total}")
+        columns += [TextColumn("left"), TimeRemainingColumn(compact=True)]
     console = Console(stderr=True)
-    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
-        task = progress.add_task(what, total=None)
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(what, total=total)
         yield lambda count: progress.advance(task, count)

@@ -27,6 +27,12 @@ def paired(ctx: typer.Context) -> None:
     _run("paired.run", ctx.args)
 
 
+@bench_app.command("run", context_settings=PASS_ON, add_help_option=False)
+def public(ctx: typer.Context) -> None:
+    """Measure on a public benchmark, from a directory of your own."""
+    _run("public.run", ctx.args)
+
+
 @bench_app.command("calls", context_settings=PASS_ON, add_help_option=False)
 def calls(ctx: typer.Context) -> None:
     """Measure the call rail: tool calls in the scenes that they would run in."""

@@ -14,7 +14,7 @@ from safecode_guard.steering.plain import Plain
 from safecode_guard.steering.protocol import Strategy
 from safecode_guard.steering.verdict_prompt import VerdictPrompt
 
-BUILT_IN = ("plain", "safecode", "ras", "vcd", "verdict_prompt", "adashield_s")
+BUILT_IN = ("plain", "safecode", "ras", "vcd", "verdict_prompt", "adashield_s", "ecso")
 
 
 def make_strategy(
@@ -45,6 +45,8 @@ def make_strategy(
             return _ras(decoding, engine_id)
         case "vcd":
             return _vcd(decoding)
+        case "ecso":
+            return _ecso()
         case "adashield_s":
             return AdaShieldS()
         case "verdict_prompt":
@@ -109,6 +111,12 @@ def _vcd(decoding: DecodingPolicy) -> Strategy:
     from safecode_guard.steering.baselines.vcd import Vcd
 
     return Vcd.of(decoding)
+
+
+def _ecso() -> Strategy:
+    from safecode_guard.steering.baselines.ecso import Ecso
+
+    return Ecso()
 
 
 def _checked(own: Strategy, decoding: DecodingPolicy) -> Strategy:

@@ -158,10 +158,11 @@ STRATEGIES: dict[str, Strategy] = SAFECODE | {
     "adashield_s": make_strategy(DecodingPolicy(strategy="adashield_s"), GENERIC),
     "vcd, every token": make_strategy(DecodingPolicy(strategy="vcd"), GENERIC),
     "ras": Ras(prototypes()),
+    "ecso": make_strategy(DecodingPolicy(strategy="ecso"), GENERIC),
     "reads hidden": ReadsHidden(),
     "probes": Probes(),
 }
-STEERING = [*SAFECODE.keys() - {"no steps"}, "reads hidden", "ras"]
+STEERING = [*SAFECODE.keys() - {"no steps"}, "reads hidden", "ras", "ecso"]
 """Those that edit the logits of first tokens, in some turns at least."""
 strategies = pytest.mark.parametrize("name", STRATEGIES)
 steering = pytest.mark.parametrize("name", sorted(STEERING))

@@ -47,7 +47,7 @@ def measure_pace(
         on_call: Told after each call.
     """
     routes = {
-        (row.name, panelist.name if panelist else NO_JUDGE): _route(asker, row, panelist, items)
+        (row.name, panelist.name if panelist else NO_JUDGE): route(asker, row, panelist, items)
         for row, panelist in lines
     }
     named = {" ".join(line): route for line, route in routes.items()}
@@ -76,10 +76,17 @@ def equally_long(
     return (mixed or equal or list(items))[:count]
 
 
-def _route(
+def route(
     asker: Asker, row: Row, panelist: Panelist | None, items: Sequence[Item]
 ) -> Callable[[], object]:
-    """Return a call that answers the next item, and after the last one the first again."""
+    """Return a call that answers the next item, and after the last one the first again.
+
+    Args:
+        asker: What answers.
+        row: The strategy.
+        panelist: Its judge; None where no verdict matters.
+        items: The turns, in order.
+    """
     upcoming = cycle(items)
     judge = panelist.judge if panelist else None
     if row.name == JUDGE_ALONE and judge is not None:

@@ -49,6 +49,7 @@ COMPARISONS: Final[tuple[tuple[Line, Line], ...]] = (
     (("ras", NO_JUDGE), PLAIN),
     (("vcd", NO_JUDGE), PLAIN),
     (("adashield_s", NO_JUDGE), PLAIN),
+    (("ecso", NO_JUDGE), PLAIN),
     (("guarded", "same"), ("ras", NO_JUDGE)),
     (("guarded", "ras"), ("ras", NO_JUDGE)),
     (("guarded", "same"), ("guarded", "ras")),

@@ -212,6 +212,12 @@ OTHERS: Final = (
         judged=False,
     ),
     Row(
+        "ecso",
+        "answers again from a caption if the model finds harm in its answer, ECSO in our words",
+        DecodingPolicy(strategy="ecso"),
+        judged=False,
+    ),
+    Row(
         "ras",
         "first tokens drawn towards a refusal by the model's own risk, no verdict",
         DecodingPolicy(strategy="ras"),

@@ -35,6 +35,33 @@ def test_another_file_is_not_taken_for_a_record(tmp_path: Path) -> None:
     assert file.read_text(encoding="utf-8") == "hello\nworld\n"
 
 
+def test_another_file_of_one_line_without_an_end_is_left_alone(tmp_path: Path) -> None:
+    file = tmp_path / "notes.txt"
+    file.write_text("hello", encoding="utf-8")
+    with pytest.raises(GuardError, match="no record"):
+        Ledger(file)
+    assert file.read_text(encoding="utf-8") == "hello"
+
+
+@pytest.mark.parametrize("kept", range(1, 12))
+def test_a_file_may_be_cut_off_anywhere(tmp_path: Path, kept: int) -> None:
+    file = tmp_path / "run.jsonl"
+    Ledger(file).add({"a": "ö", "b": 2})
+    whole = file.read_bytes()
+    file.write_bytes(whole[:kept])
+    broken = Ledger(file)
+    broken.add({key: value for key, value in {"a": "ö", "b": 2}.items() if key not in broken})
+    assert file.read_bytes() == whole
+
+
+def test_the_last_of_two_entries_under_one_key_counts(tmp_path: Path) -> None:
+    file = tmp_path / "run.jsonl"
+    ledger = Ledger(file)
+    ledger.add({"a": 1})
+    ledger.add({"a": 2})
+    assert (ledger["a"], Ledger(file)["a"], len(ledger)) == (2, 2, 1)
+
+
 def test_without_a_file_nothing_is_written(tmp_path: Path) -> None:
     ledger = Ledger()
     ledger.add({"a": 1})

@@ -9,6 +9,7 @@ from safecode_guard.models.protocol import Abilities, Needs
 from safecode_guard.policy import DecodingPolicy, Policy
 from safecode_guard.risk.prototypes import Fitted, Prototypes
 from safecode_guard.steering.baselines.adashield import AdaShieldS
+from safecode_guard.steering.baselines.ecso import Ecso
 from safecode_guard.steering.baselines.vcd import Vcd
 from safecode_guard.steering.factory import BUILT_IN, check_runs, make_strategy
 from safecode_guard.steering.plain import Plain
@@ -49,6 +50,7 @@ def test_every_built_in_is_made_and_carries_its_name(prototypes):
         "vcd": Vcd,
         "verdict_prompt": VerdictPrompt,
         "adashield_s": AdaShieldS,
+        "ecso": Ecso,
     }
     assert set(kinds) == set(BUILT_IN)
     for name, kind in kinds.items():

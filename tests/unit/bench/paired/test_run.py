@@ -211,7 +211,7 @@ def test_ras_wants_its_prototypes(chat: TransformersModel) -> None:
     (row,) = rows_named("ras", prototypes=Path("p"))
     assert row.decoding.prototypes == "p"
     assert {row.name for row in rows_named("others", prototypes=Path("p"))} == {
-        *("adashield_s", "vcd", "ras"),
+        *("adashield_s", "vcd", "ecso", "ras"),
     }
 
 
