@@ -1,7 +1,7 @@
 """Images of a conversation: checked against the policy, decoded, and identified by their bytes.
 
-Where the bytes are is `sources`, what they show is `decoding`, and what was decoded before is
-`pictures`.
+Where the bytes are is `sources`, what they show is `decoding`, what is known to be whole before it
+is decoded is `intact`, and what was read before is `pictures`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from safecode_guard.policy import ImagePolicy
 from safecode_guard.turns.decoding import MIME_TYPES, decode_file, decode_handed_over
 from safecode_guard.turns.fetch import fetch_image
 from safecode_guard.turns.found import File, Media
+from safecode_guard.turns.intact import size_of_intact
 from safecode_guard.turns.pictures import Limits, PictureStore
 from safecode_guard.turns.sources import Fetch, is_inline, read_bytes
 from safecode_guard.verdict import SubjectImage
@@ -44,14 +45,33 @@ class Png:
             return self._data
 
 
+class Undecoded:
+    """A file that is whole, of which the pixels are made when somebody first looks at them."""
+
+    def __init__(self, data: bytes, size: tuple[int, int], policy: ImagePolicy) -> None:
+        self.size = size
+        self._data, self._policy = data, policy
+        self._lock = Lock()
+        self._pixels: Image.Image | None = None
+
+    @property
+    def pixels(self) -> Image.Image:
+        """The picture; only the first call decodes the file."""
+        with self._lock:
+            if self._pixels is None:
+                (self._pixels,) = decode_file(self._data, self._policy).frames
+            return self._pixels
+
+
 @dataclass(frozen=True, eq=False)
 class CheckedImage:
-    """An image that passed the policy's checks, decoded to RGB and turned upright.
+    """An image that passed the policy's checks, as upright RGB.
 
     Its pixels are shared by everyone who was given it: draw on a copy.
     """
 
-    pixels: Image.Image
+    picture: Image.Image | Undecoded
+    """The pixels, or a file that is known to hold them."""
     sha256: str
     """Of the encoded bytes as they came; of the binary PPM for an image handed over as pixels."""
     mime: str
@@ -70,14 +90,29 @@ class CheckedImage:
     """What is handed on where there is no ``data``."""
 
     @property
+    def pixels(self) -> Image.Image:
+        """The picture; made now, once, if nobody has looked at it before.
+
+        Raises:
+            ImageError: If that takes too long on a machine that is far too busy.
+        """
+        return self.picture if isinstance(self.picture, Image.Image) else self.picture.pixels
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height, without looking at a pixel."""
+        return self.picture.size
+
+    @property
     def subject(self) -> SubjectImage:
         """The image by reference, without pixels."""
+        width, height = self.size
         return SubjectImage(
             sha256=self.sha256,
             message_index=self.message_index,
             mime=self.mime,
-            width=self.pixels.width,
-            height=self.pixels.height,
+            width=width,
+            height=height,
             shown_sha256=self.png.sha256,
         )
 
@@ -94,7 +129,7 @@ class CheckedImage:
 
     def with_pixels(self, pixels: Image.Image, *, view: str | None = None) -> CheckedImage:
         """Return the image with other pixels in the place of its own; ``view`` tells which."""
-        return replace(self, pixels=pixels, view=view, data=None, png=Png())
+        return replace(self, picture=pixels, view=view, data=None, png=Png())
 
 
 def load(
@@ -191,6 +226,9 @@ def _recall(
 def _decode(
     data: bytes, policy: ImagePolicy, sha256: str, deadline: float | None
 ) -> tuple[CheckedImage, ...]:
+    if size := size_of_intact(data, policy, deadline=deadline):
+        whole = Undecoded(data, size, policy)
+        return (CheckedImage(whole, sha256, MIME_TYPES["PNG"], 0, 0, data=data),)
     decoded = decode_file(data, policy, deadline=deadline)
     handed_on = data if decoded.as_is else None
     return tuple(

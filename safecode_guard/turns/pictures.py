@@ -162,8 +162,9 @@ class PictureStore:
 
 
 def _size(image: CheckedImage) -> int:
-    """Count a picture's pixels and encoded bytes; a PNG that may be made of it counts as pixels."""
-    pixels = image.pixels.width * image.pixels.height * _BYTES_PER_PIXEL
+    """Count a picture's pixels and encoded bytes, those that may yet be made of it, too."""
+    width, height = image.size
+    pixels = width * height * _BYTES_PER_PIXEL
     return pixels + (pixels if image.data is None else len(image.data))
 
 

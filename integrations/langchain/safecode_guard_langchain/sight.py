@@ -5,10 +5,17 @@ from __future__ import annotations
 import hashlib
 import weakref
 from collections.abc import Iterable, Sequence
+from operator import is_
 from threading import Lock
 from typing import Any, Final, NamedTuple
 
-from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+)
 from PIL import Image
 
 from safecode_guard.errors import GuardError
@@ -30,6 +37,7 @@ class Sight:
     def __init__(self, pictures: PictureStore) -> None:
         self._pictures = pictures
         self._seen: dict[int, _Seen] = {}
+        self._rows: dict[int, _Row] = {}
         self._lock = Lock()
 
     def media(self, message: BaseMessage) -> frozenset[str]:
@@ -45,9 +53,19 @@ class Sight:
             return Look(_NONE, Kept(message.type, content))
         return self._seen_in(message).look
 
-    def look_at(self, messages: Iterable[BaseMessage]) -> list[Look]:
-        """Look at messages."""
-        return [self.look(message) for message in messages]
+    def look_at(self, messages: Sequence[BaseMessage]) -> list[Look]:
+        """Look at messages; those that began the conversation before are compared in one go."""
+        if not messages:
+            return []
+        row = self._rows.get(id(messages[0]), _NO_ROW)
+        if not row.begins(messages):
+            row = _NO_ROW
+        new = messages[len(row.looks) :]
+        made_of = frozen(_columns(new))  # before they are looked at
+        looks = [*row.looks, *map(self.look, new)]
+        if new:
+            self._remember_row(messages[0], row.longer(new, made_of, looks))
+        return looks
 
     def _seen_in(self, message: BaseMessage) -> _Seen:
         known = self._seen.get(id(message))
@@ -79,11 +97,17 @@ class Sight:
             places.append(REFUSED + _hash(repr(message.content)))
         return places
 
+    def _remember_row(self, first: BaseMessage, row: _Row) -> None:
+        key = id(first)
+        with self._lock:
+            alive = weakref.ref(first, lambda _: self._rows.pop(key, None))
+            self._rows[key] = row._replace(messages=[alive, *row.messages[1:]])
+
     def _remember(self, message: BaseMessage, made_of: Any, look: Look) -> _Seen:
         key = id(message)
         with self._lock:
             alive = weakref.ref(message, lambda _: self._seen.pop(key, None))
-            seen = _Seen(alive, made_of, getattr(message, "artifact", None), look)
+            seen = _Seen(alive, made_of, _artifact(message), look)
             self._seen[key] = seen
         return seen
 
@@ -107,8 +131,57 @@ class _Seen(NamedTuple):
 
     def is_of(self, message: BaseMessage) -> bool:
         """Return whether a message is the same, and as it was."""
-        same = self.message() is message and getattr(message, "artifact", None) is self.artifact
+        same = self.message() is message and _artifact(message) is self.artifact
         return same and unchanged(_parts(message), self.made_of)
+
+
+class _Row(NamedTuple):
+    """Messages as a conversation began with them, and what a look at each has found."""
+
+    messages: list[weakref.ref[BaseMessage]]
+    made_of: list[list[Any]]
+    """Contents, and what stands beside each."""
+    artifacts: list[Any]
+    looks: list[Look]
+
+    def begins(self, messages: Sequence[BaseMessage]) -> bool:
+        """Return whether messages begin with these, and each is as it was."""
+        given = messages[: len(self.looks)]
+        return (
+            len(given) == len(self.looks)
+            and all(map(is_, given, [ref() for ref in self.messages]))
+            and all(map(is_, map(_artifact, given), self.artifacts))
+            and unchanged(_columns(given), self.made_of)
+        )
+
+    def longer(
+        self, new: Sequence[BaseMessage], made_of: list[list[Any]], looks: list[Look]
+    ) -> _Row:
+        """Return the row with more messages; ``looks`` are those of all."""
+        return _Row(
+            [*self.messages, *map(weakref.ref, new)],
+            [[*old, *more] for old, more in zip(self.made_of, made_of, strict=True)],
+            [*self.artifacts, *map(_artifact, new)],
+            looks,
+        )
+
+
+_NO_ROW: Final = _Row([], [[], []], [], [])
+
+
+_WITHOUT: Final = frozenset({HumanMessage, AIMessage, SystemMessage})
+
+
+def _artifact(message: BaseMessage) -> Any:
+    """Return what a tool left beside its content; asking pydantic for what is not there is slow."""
+    if type(message) in _WITHOUT and not message.__pydantic_extra__:
+        return None
+    return getattr(message, "artifact", None)
+
+
+def _columns(messages: Sequence[BaseMessage]) -> list[list[Any]]:
+    """Return what messages are made of: two lists, and none for each message."""
+    return [[m.content for m in messages], [m.additional_kwargs for m in messages]]
 
 
 def _parts(message: BaseMessage) -> list[Any]:

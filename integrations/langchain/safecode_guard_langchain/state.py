@@ -158,7 +158,7 @@ def messages_in(state: Any) -> list[BaseMessage]:
     """Return the messages of a state: a list of them, a mapping, or an object that has some."""
     given = _given_in(state)
     found: Iterable[Any] = given if isinstance(given, list | tuple) else ()
-    if all(isinstance(each, BaseMessage) for each in found):
+    if all(issubclass(kind, BaseMessage) for kind in set(map(type, found))):
         return list(found)
     return [message for each in found if (message := _message_of(each))]
 

@@ -12,6 +12,7 @@ def test_the_command_prints_what_it_measured(capsys: pytest.CaptureFixture[str])
     assert found["steps"] == 24
     assert found["cached_check_ms"] > 0
     assert found["guard_ms"] > 0
+    assert 0 < found["of_it_whole_ms"] < found["decoding_ms"]
 
 
 def test_every_screenshot_is_another() -> None:

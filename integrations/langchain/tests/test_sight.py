@@ -154,3 +154,91 @@ def test_a_nested_change_is_noticed(sight: Sight) -> None:
     first = sight.media(message)
     message.content[0]["image_url"]["url"] = as_url(png("olive"))["image_url"]["url"]
     assert sight.media(message) != first
+
+
+# -- conversations that grow ----------------------------------------------------------------------
+
+
+def conversation(steps: int = 6) -> list[BaseMessage]:
+    found: list[BaseMessage] = [HumanMessage("Do it.")]
+    for step in range(steps):
+        found.append(AIMessage("", additional_kwargs={"note": [step]}))
+        artifact = {"x": step}
+        found.append(ToolMessage([as_url(png("navy"))], artifact=artifact, tool_call_id=f"{step}"))
+    return found
+
+
+def test_what_began_a_conversation_is_not_looked_at_again(
+    sight: Sight, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[BaseMessage] = []
+    look = sight.look
+    monkeypatch.setattr(sight, "look", lambda m: looked.append(m) or look(m))
+    messages = conversation()
+    first = sight.look_at(messages[:7])
+    assert sight.look_at(messages)[:7] == first
+    assert looked == messages
+    assert sight.look_at(messages) == [look(message) for message in messages]
+    assert len(looked) == len(messages)
+
+
+def _another_picture(message: BaseMessage) -> None:
+    message.content[0]["image_url"]["url"] = as_url(png("olive"))["image_url"]["url"]  # type: ignore[index]
+
+
+def _more(message: BaseMessage) -> None:
+    assert isinstance(message.content, list)
+    message.content.append(picture("olive"))
+
+
+def _another_content(message: BaseMessage) -> None:
+    message.content = [picture("olive")]
+
+
+def _another_artifact(message: BaseMessage) -> None:
+    assert isinstance(message, ToolMessage)
+    message.artifact = {"x": base64.b64decode(png("olive"))}
+
+
+@pytest.mark.parametrize("change", [_another_picture, _more, _another_content, _another_artifact])
+@pytest.mark.parametrize("place", [2, 6, -1])
+def test_a_change_anywhere_in_a_conversation_is_seen(change: Any, place: int, sight: Sight) -> None:
+    messages = conversation()
+    before = sight.look_at(messages)
+    change(messages[place])
+    after = sight.look_at(messages)
+    assert after == Sight(PictureStore(0)).look_at(messages)
+    assert after[place].marks != before[place].marks
+    assert sight.look_at(messages) == after
+
+
+def test_words_that_have_changed_are_seen(sight: Sight) -> None:
+    messages = conversation()
+    sight.look_at(messages)
+    messages[0].content = [picture("olive")]
+    assert sight.look_at(messages)[0].marks
+    messages[0].content = "Do it not."
+    assert sight.look_at(messages)[0].kept.content == "Do it not."
+
+
+def test_other_messages_in_the_same_places_are_looked_at(sight: Sight) -> None:
+    messages, fresh = conversation(), Sight(PictureStore(0))
+    sight.look_at(messages)
+    other = ToolMessage([picture("olive")], tool_call_id="1")
+    for changed in (
+        [*messages[:2], other, *messages[3:]],
+        [*messages[:4], *messages[6:]],
+        messages[:5],
+        [messages[0], other],
+        messages[::-1],
+    ):
+        assert sight.look_at(changed) == fresh.look_at(changed)
+    assert sight.look_at([]) == []
+
+
+def test_no_conversation_is_kept_that_is_gone(sight: Sight) -> None:
+    for _ in range(5):
+        sight.look_at(conversation())
+    gc.collect()
+    assert sight._rows == {}
+    assert sight._seen == {}
