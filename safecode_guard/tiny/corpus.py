@@ -40,6 +40,7 @@ class Mix:
         plain: Share of judgements that are about harmless questions.
         dialogues: Share of judgements that are about several messages of the user's.
         dialogue_blocks: Judgements of dialogues that a row has beside the others.
+        wider: Whether more wordings are drawn from.
         injected: Share of judged texts with words in them that try to dictate the verdict.
         weather: Of questions about what is seen, how many are about the weather.
         changed: Share of pictures that are changed in an ordinary way.
@@ -51,6 +52,7 @@ class Mix:
     plain: float = 0.14
     dialogues: float = 0.2
     dialogue_blocks: int = 0
+    wider: bool = False
     injected: float = 0.13
     weather: float = 0.5
     changed: float = 0.5
@@ -67,7 +69,7 @@ LATER: Final = Mix(
     changed=0.6,
     hard=0.4,
 )
-POLISH: Final = replace(LATER, dialogue_blocks=3, injected=0.22, hard=0.5)
+POLISH: Final = replace(LATER, dialogue_blocks=2, wider=True, injected=0.22, hard=0.5)
 
 
 @dataclass(frozen=True)
@@ -243,7 +245,9 @@ class Corpus:
         if about and scene and self._chance(0.2):
             request = f"{self._earlier_line(scene)}\n{request}"
         if self._chance(self.mix.injected):
-            first, second = self.rng.sample((request, prompts.injection(self.rng)), 2)
+            more = prompts.MORE_INJECTIONS if self.mix.wider else ()
+            text = prompts.injection(self.rng, (*prompts.INJECTIONS, *more))
+            first, second = self.rng.sample((request, text), 2)
             request = f"{first} {second}"
         if system and system.text:
             request = f"{system.text}\n\n{request}"
@@ -308,7 +312,8 @@ class Corpus:
         return self.rng.choice(prompts.PLAIN_QUESTIONS[self.split])
 
     def _follow_up(self) -> str:
-        return self.rng.choice(prompts.FOLLOW_UPS[self.split])
+        more = prompts.MORE_FOLLOW_UPS if self.mix.wider and self.split == "train" else ()
+        return self.rng.choice((*prompts.FOLLOW_UPS[self.split], *more))
 
     def _earlier(self, scene: Scene) -> Turn:
         """Makes a turn that only stands in the history: it is not learnt from here."""
