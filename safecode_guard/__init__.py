@@ -23,8 +23,10 @@ from safecode_guard.errors import (
     JudgeUnavailable,
     LogitsUnavailable,
     ModelError,
+    ModelUnavailable,
     Overloaded,
     PolicyError,
+    SteeringUnproven,
     TemplateError,
     TurnBlocked,
     TurnTimeout,
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
     )
     from safecode_guard.runnables.guard import SafeCoDeGuard
     from safecode_guard.runnables.transformers import ChatTransformers
+    from safecode_guard.runnables.vllm import ChatVLLM
     from safecode_guard.settings import (
         SafeCoDeSettings,
         UnknownSettingWarning,
@@ -85,6 +88,7 @@ __all__ = [
     "Category",
     "ChatJudge",
     "ChatTransformers",
+    "ChatVLLM",
     "ConstraintError",
     "EnsembleJudge",
     "FallbackJudge",
@@ -105,6 +109,7 @@ __all__ = [
     "LogitsStrategy",
     "LogitsUnavailable",
     "ModelError",
+    "ModelUnavailable",
     "Needs",
     "Overloaded",
     "Policy",
@@ -114,6 +119,7 @@ __all__ = [
     "SafeCoDeSettings",
     "Stage",
     "SteeringContext",
+    "SteeringUnproven",
     "Step",
     "Strategy",
     "TemplateError",
@@ -150,6 +156,7 @@ _LAZY = {
     "route_by_label": "runnables.branching",
     "verdict_edge": "runnables.branching",
     "ChatTransformers": "runnables.transformers",
+    "ChatVLLM": "runnables.vllm",
     "SafeCoDeCheck": "runnables.check",
     "AsyncVerdictHandler": "runnables.events",
     "VerdictHandler": "runnables.events",
