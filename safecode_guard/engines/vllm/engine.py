@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -91,6 +91,12 @@ class VLLMEngine:
         self._address, self._transport = address, transport
         self._concurrency = concurrency
         self._proven: asyncio.Task[None] | None = None
+        self._loop: LoopThread | None = None
+        self._lock = threading.Lock()
+        self.client: Client
+        """The way to the server; there from the first use of `loop` on."""
+        self.slots: asyncio.Semaphore
+        """Places for questions and answers under way."""
 
     @classmethod
     def load(
@@ -161,26 +167,23 @@ class VLLMEngine:
         self.loop.run(self.require_plugin)
 
     def close(self) -> None:
-        """Close all connections; what is under way ends."""
-        if "loop" in self.__dict__:
-            self.loop.stop(self.client.close)
+        """Close all connections; what is under way ends. Asked again, the engine connects again."""
+        with self._lock:
+            loop, self._loop = self._loop, None
+        if loop is not None:
+            loop.stop(self.client.close)
 
-    @cached_property
+    @property
     def loop(self) -> LoopThread:
-        """Where the connections live."""
-        return LoopThread("safecode-vllm")
+        """Where the connections live; another one after `close`, and in a process that forked."""
+        with self._lock:
+            if self._loop is None or not self._loop.alive:
+                self._loop, self._proven = LoopThread("safecode-vllm"), None
+                self.client = Client(self._address, transport=self._transport)
+                self.slots = asyncio.Semaphore(self._concurrency)
+            return self._loop
 
     # -- on the engine's loop -----------------------------------------------------------------
-
-    @cached_property
-    def client(self) -> Client:
-        """The way to the server."""
-        return Client(self._address, transport=self._transport)
-
-    @cached_property
-    def slots(self) -> asyncio.Semaphore:
-        """Places for questions and answers under way."""
-        return asyncio.Semaphore(self._concurrency)
 
     async def require_plugin(self) -> None:
         """Prove that the server steers, as `probe` does; all who ask at once wait for one proof."""
