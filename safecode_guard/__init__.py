@@ -24,8 +24,10 @@ from safecode_guard.errors import (
     JudgeUnavailable,
     LogitsUnavailable,
     ModelError,
+    ModelUnavailable,
     Overloaded,
     PolicyError,
+    SteeringUnproven,
     TemplateError,
     TurnBlocked,
     TurnTimeout,
@@ -61,6 +63,7 @@ if TYPE_CHECKING:
     )
     from safecode_guard.runnables.guard import SafeCoDeGuard
     from safecode_guard.runnables.transformers import ChatTransformers
+    from safecode_guard.runnables.vllm import ChatVLLM
     from safecode_guard.settings import (
         SafeCoDeSettings,
         UnknownSettingWarning,
@@ -86,6 +89,7 @@ __all__ = [
     "Category",
     "ChatJudge",
     "ChatTransformers",
+    "ChatVLLM",
     "ConstraintError",
     "DataError",
     "EnsembleJudge",
@@ -107,6 +111,7 @@ __all__ = [
     "LogitsStrategy",
     "LogitsUnavailable",
     "ModelError",
+    "ModelUnavailable",
     "Needs",
     "Overloaded",
     "Policy",
@@ -116,6 +121,7 @@ __all__ = [
     "SafeCoDeSettings",
     "Stage",
     "SteeringContext",
+    "SteeringUnproven",
     "Step",
     "Strategy",
     "TemplateError",
@@ -152,6 +158,7 @@ _LAZY = {
     "route_by_label": "runnables.branching",
     "verdict_edge": "runnables.branching",
     "ChatTransformers": "runnables.transformers",
+    "ChatVLLM": "runnables.vllm",
     "SafeCoDeCheck": "runnables.check",
     "AsyncVerdictHandler": "runnables.events",
     "VerdictHandler": "runnables.events",

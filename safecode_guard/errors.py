@@ -12,7 +12,9 @@
     │   ├── UnsupportedFamily    the architecture cannot be loaded here (e.g. needs torchvision)
     │   ├── TemplateError        the chat template refuses the conversation's layout
     │   ├── UnsupportedGeneration  an option the loop cannot honour, e.g. num_beams > 1
-    │   └── ConstraintError      a forced schema or tool that cannot be compiled or followed
+    │   ├── ConstraintError      a forced schema or tool that cannot be compiled or followed
+    │   ├── ModelUnavailable     its server cannot be reached, or refuses to answer
+    │   └── SteeringUnproven     nothing proves that its server steered; the answer is withheld
     ├── JudgeError               the check failed (this is not a verdict)
     │   ├── JudgeTimeout         it did not answer before its deadline
     │   └── JudgeUnavailable     its server cannot be reached, or refuses to answer
@@ -118,6 +120,30 @@ class UnsupportedGeneration(ModelError):
 
 class ConstraintError(ModelError):
     """A forced schema or tool that cannot be compiled, or was not followed."""
+
+
+class ModelUnavailable(ModelError):
+    """The model's server cannot be reached, or refuses to answer.
+
+    ``status`` is its HTTP status; None: there was no answer. ``reply`` is the beginning of what it
+    said, which may quote the conversation and is therefore not in the message.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        status: int | None = None,
+        reply: str = "",
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+        self.reply = reply
+
+
+class SteeringUnproven(ModelError):
+    """Nothing proves that the model's server steered an answer, so none of it was released."""
 
 
 class JudgeError(GuardError):

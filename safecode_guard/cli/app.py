@@ -18,6 +18,7 @@ from safecode_guard.cli.doctor import doctor
 from safecode_guard.cli.policies import policy_app
 from safecode_guard.cli.refusals import refusals
 from safecode_guard.cli.serve import serve
+from safecode_guard.cli.vllm import vllm_app
 from safecode_guard.errors import GuardError
 
 
@@ -54,6 +55,7 @@ app.command(context_settings=PASS_ON, add_help_option=False)(calibrate)
 app.add_typer(ras_app, name="ras")
 app.command()(refusals)
 app.command()(serve)
+app.add_typer(vllm_app, name="vllm")
 app.add_typer(bench_app, name="bench")
 
 
@@ -87,7 +89,7 @@ COMMANDS = (
         "ras fit",
     ),
     "refusals",
-    *("serve", "bench"),
+    *("serve", "vllm", "vllm flags", "bench"),
 )
 
 

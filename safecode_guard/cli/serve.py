@@ -34,6 +34,14 @@ def serve(
             "http://host:8000/v1#model.",
         ),
     ] = None,
+    vllm: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL#MODEL",
+            help="Serve a model of a vLLM server, steered there; its tokenizer is read from -m, or "
+            "by its name: http://host:8000/v1#model.",
+        ),
+    ] = None,
     judge: Judge = None,
     policy: PolicyFile = None,
     preset: Preset = None,
@@ -74,8 +82,13 @@ def serve(
         per_key=per_key,
     )
     rules = open_policy(policy, preset=preset, judge=judge)
-    if upstream is None:
-        chat: BaseChatModel = open_model(model, device=device)
+    chat: BaseChatModel
+    if upstream is not None and vllm is not None:
+        raise PolicyError("A server has one model behind it.", hint="Give --upstream or --vllm.")
+    if vllm is not None:
+        chat, given = _on_vllm(vllm, files=model)
+    elif upstream is None:
+        chat = open_model(model, device=device)
         given = Path(model).name if model else "tiny"
     else:
         chat, given = _upstream(upstream)
@@ -95,6 +108,24 @@ def _guard(chat: BaseChatModel, rules: Policy, audit: Path | None) -> SafeCoDeGu
         guard = SafeCoDeGuard(model=chat, policy=rules, sinks=sinks)
         _ = guard.examiner  # what cannot be loaded is told now, and not at the first request
     return guard
+
+
+def _on_vllm(address: str, *, files: str | None) -> tuple[BaseChatModel, str]:
+    """Return the chat model of a vLLM server, and its name; the server has proven that it steers.
+
+    Raises:
+        SteeringUnproven: If it does not steer.
+        ModelUnavailable: If it cannot be reached.
+    """
+    from safecode_guard.judges.names import address_of
+    from safecode_guard.runnables.vllm import ChatVLLM
+
+    url, name = address_of(address)
+    key = os.environ.get("OPENAI_API_KEY") or None
+    chat = ChatVLLM(base_url=url, model_name=name, files=files, api_key=key)
+    with screen.working("Asking the server for a proof that it steers ..."):
+        chat.probe()
+    return chat, name
 
 
 def _upstream(given: str) -> tuple[BaseChatModel, str]:

@@ -36,13 +36,24 @@ class LoopThread:
         """Whether work can be done here: not stopped, and in the process that started it."""
         return self._pid == os.getpid() and self._thread.is_alive() and not self._stopping
 
+    def start(self, work: Work[T]) -> Future[T]:
+        """Begin work on the loop; its future can be waited for, or cancelled, from any thread.
+
+        Raises:
+            JudgeUnavailable: If the loop was stopped.
+        """
+        with self._lock:  # work that a stopped loop was given would never be done
+            if self._stopping:
+                raise _stopped()
+            return asyncio.run_coroutine_threadsafe(work(), self._loop)
+
     def run(self, work: Work[T]) -> T:
         """Do work on the loop, and wait for it in this thread.
 
         Raises:
             JudgeUnavailable: If the loop was stopped meanwhile.
         """
-        future = self._submitted(work)
+        future = self.start(work)
         try:
             return future.result()
         except futures.CancelledError:
@@ -57,7 +68,7 @@ class LoopThread:
             JudgeUnavailable: If the loop was stopped meanwhile, which cancels no caller.
         """
         try:
-            return await asyncio.wrap_future(self._submitted(work))
+            return await asyncio.wrap_future(self.start(work))
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():
@@ -80,12 +91,6 @@ class LoopThread:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-
-    def _submitted(self, work: Work[T]) -> Future[T]:
-        with self._lock:  # work that a stopped loop was given would never be done
-            if self._stopping:
-                raise _stopped()
-            return asyncio.run_coroutine_threadsafe(work(), self._loop)
 
 
 def _stopped() -> JudgeUnavailable:

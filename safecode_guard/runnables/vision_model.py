@@ -110,6 +110,7 @@ class ChatVisionModel(ServedChatModel):
             form.tools,
             constraint=constraint,
             refusal=refusal,
+            options=self.passed(form),
             live=call.live,
             cache_scope=call.options.get("cache_scope"),
             cancelled=call.cancelled,
@@ -131,6 +132,10 @@ class ChatVisionModel(ServedChatModel):
                 "This engine cannot hold an answer to a form.", hint="Use one in this process."
             )
         return constraints(vocabulary, form)
+
+    def passed(self, form: OutputForm) -> dict[str, Any]:
+        """Return what the engine itself is told of an answer's form, where it has no grammar."""
+        return {}
 
     def shape(self, form: OutputForm) -> AnswerShape:
         """Return the form in which answers are given."""

@@ -79,7 +79,7 @@ def wrapped(model: BaseChatModel, policy: Policy) -> Wrapped:
     if not isinstance(model, ChatVisionModel):
         raise LogitsUnavailable(
             f"{type(model).__name__} gives no access to its logits, so it cannot be steered.",
-            hint='Guard a ChatTransformers, or set policy.mode to "judge_only".',
+            hint='Guard a ChatTransformers or a ChatVLLM, or set policy.mode to "judge_only".',
         )
     return SteeredModel(model)
 
@@ -115,6 +115,7 @@ class SteeredModel:
             constraint,
             refusal,
             forced=form.forced,
+            options=self._model.passed(form),
         )
 
     def bind_tools(

@@ -23,6 +23,7 @@ from safecode_guard.policy import Policy
 from safecode_guard.testing import ScriptedJudge, ScriptedServer, ScriptedVLM
 from safecode_guard.turns.turn import Turn
 from tests.families import ask, picture
+from tests.vllm_server import VLLMServer, engine_on
 
 GREEDY = Sampling(do_sample=False, max_tokens=16)
 REPLIES = {"I can't help with that.": 0.0, "Run along.": 0.6}
@@ -45,13 +46,17 @@ def delegate(build: Callable[[str], Any]) -> Engine:
     return DelegateEngine(GenericFakeChatModel(messages=_forever("Run along.")))
 
 
+def vllm(build: Callable[[str], Any]) -> Engine:
+    return engine_on(VLLMServer(build("qwen2_5_vl")))
+
+
 def _forever(text: str) -> Iterator[AIMessage]:
     while True:
         yield AIMessage(text)
 
 
-ENGINES = [scripted, server, transformers, delegate]
-SCORING = [scripted, server, transformers]
+ENGINES = [scripted, server, transformers, delegate, vllm]
+SCORING = [scripted, server, transformers, vllm]
 
 
 @pytest.fixture

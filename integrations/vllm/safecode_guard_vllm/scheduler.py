@@ -1,6 +1,6 @@
 """Keeps the two requests of a pair in step: a scheduler class of vLLM's, in two bases.
 
-    --scheduler-cls safecode_guard_vllm.scheduler:AsyncPairScheduler        (or PairScheduler)
+    --scheduler-cls safecode_guard_vllm.scheduler.AsyncPairScheduler        (or PairScheduler)
 
 Two requests practically never sample their first token in one step by themselves, and a logits
 processor cannot hold a row. So a lone half waits until its partner comes, both are admitted

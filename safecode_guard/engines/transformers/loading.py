@@ -27,6 +27,28 @@ class Parts:
     family: Family
 
 
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What reads and writes a model's tokens: all of it but the weights."""
+
+    config: Any
+    processor: Any
+    family: Family
+    eos_ids: tuple[int, ...]
+    """Of its generation config, or of its config; none: as the tokenizer says."""
+
+
+def load_reading(name: str, *, local_files_only: bool, revision: str | None) -> Reading:
+    """Load what is known of a model without its weights; see `load_parts`."""
+    from transformers import AutoConfig
+
+    where = _where(local_files_only, revision)
+    config = AutoConfig.from_pretrained(name, **where)
+    family = family_of(config, _record(name, where))
+    processor = load_processor(name, config=config, family=family, **where)
+    return Reading(config, processor, family, _eos_ids(name, config, where))
+
+
 def load_parts(
     name: str,
     *,
@@ -52,8 +74,7 @@ def load_parts(
     """
     from transformers import AutoConfig
 
-    where: dict[str, Any] = {"local_files_only": True} if local_files_only else {}
-    where |= {} if revision is None else {"revision": revision}
+    where = _where(local_files_only, revision)
     config = AutoConfig.from_pretrained(name, **where)
     family = family_of(config, _record(name, where))
     require_packages(family)
@@ -63,6 +84,21 @@ def load_parts(
     model = _weights(name, device=device, **where, **options)
     label = Path(name).name if Path(name).is_dir() else name
     return Parts(label, model, processor, family)
+
+
+def _where(local_files_only: bool, revision: str | None) -> dict[str, Any]:
+    where: dict[str, Any] = {"local_files_only": True} if local_files_only else {}
+    return where | ({} if revision is None else {"revision": revision})
+
+
+def _eos_ids(name: str, config: Any, where: Mapping[str, Any]) -> tuple[int, ...]:
+    from transformers import GenerationConfig
+
+    try:
+        ids = GenerationConfig.from_pretrained(name, **where).eos_token_id
+    except OSError:  # it has none
+        ids = config.get_text_config().eos_token_id
+    return () if ids is None else tuple(ids) if isinstance(ids, list) else (int(ids),)
 
 
 def _weights(name: str, *, device: str | None, **options: Any) -> Any:

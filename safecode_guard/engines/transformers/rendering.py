@@ -89,7 +89,7 @@ class Renderer:
             for part in _joined(message)
             if isinstance(part, TextPart)
         ]
-        safe_tools = [_map_strings(tool, self.neutralise) for tool in tools]
+        safe_tools = [map_strings(tool, self.neutralise) for tool in tools]
         calls = [call for message in turn.messages for call in message.tool_calls]
         named = [self.neutralise(call.name) for call in calls]
         named += [str(_function(tool).get("name", "")) for tool in safe_tools]
@@ -144,7 +144,7 @@ class Renderer:
                     "id": call.id,
                     "function": {
                         "name": self.neutralise(call.name),
-                        "arguments": _map_strings(call.arguments, self.neutralise),
+                        "arguments": map_strings(call.arguments, self.neutralise),
                     },
                 }
                 for call in message.tool_calls
@@ -233,13 +233,14 @@ def _joined(message: TurnMessage) -> list[TextPart | ImagePart]:
     return parts
 
 
-def _map_strings(value: Any, change: Callable[[str], str]) -> Any:
+def map_strings(value: Any, change: Callable[[str], str]) -> Any:
+    """Return JSON data with each of its strings changed, the keys of objects included."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, dict):
-        return {_map_strings(k, change): _map_strings(v, change) for k, v in value.items()}
+        return {map_strings(k, change): map_strings(v, change) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_map_strings(item, change) for item in value]
+        return [map_strings(item, change) for item in value]
     return value
 
 

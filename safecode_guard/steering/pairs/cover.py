@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Final, Self
 
 from safecode_guard.steering.pairs.packing import pack, pack_ids, unpack, unpack_ids
@@ -77,7 +78,7 @@ class Cover:
     once: bool = False
     """Covered is the first step alone."""
 
-    @property
+    @cached_property
     def highest(self) -> int:
         """The highest token id in it; -1 for none."""
         sets = [self.everywhere, self.passed, self.unsure, *self.doubts.values()]
@@ -132,6 +133,10 @@ class Cover:
 
     def to_json(self) -> dict[str, Any]:
         """Return the cover as plain JSON types; sets and nodes as packed text."""
+        return dict(self._json)
+
+    @cached_property
+    def _json(self) -> dict[str, Any]:
         table = sorted({share for node in self.nodes for share in node.shares.values()})
         return {
             "nodes": pack(_codes(self.nodes, table)),

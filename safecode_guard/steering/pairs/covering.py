@@ -5,6 +5,7 @@ Made by the client, which has the vocabulary.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,6 +27,7 @@ from safecode_guard.steering.safecode.reasoning import Reasoning
 MOST_EDGES: Final = 4_000
 """Tokens of phrases in one cover; packed some 15 KB. Deeper nodes are cut first."""
 _MOST_DOUBTS: Final = 512
+_MOST_KEPT: Final = 32
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class Coverage:
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.vocabulary = vocabulary
         self._doubts: dict[int, frozenset[int] | None] = {}
+        self._first: OrderedDict[tuple[object, ...], Cover] = OrderedDict()
+        """Of answers that have not begun; it is the same for all that are steered alike."""
 
     def of(self, steering: GuidedSteps, before: Sequence[int] = ()) -> Guidance:
         """Return the cover that a pair needs which begins after ``before``.
@@ -73,7 +77,17 @@ class Coverage:
         text = before[start:]
         written = steering.trie.written(text)
         most = max(record.most_steps or 0, record.steps)
-        return Guidance(self._cover(steering, text), max(record.steps - written, 0), most - written)
+        cover = self._cover(steering, text) if text else self._beginning(steering)
+        return Guidance(cover, max(record.steps - written, 0), most - written)
+
+    def _beginning(self, steering: GuardedSteering) -> Cover:
+        record, trie = steering.record, steering.trie
+        key = (trie, record.root_weight, record.push == 0)
+        cover = self._first.pop(key, None) or self._cover(steering, ())
+        self._first[key] = cover
+        if len(self._first) > _MOST_KEPT:
+            self._first.popitem(last=False)
+        return cover
 
     def _cover(self, steering: GuardedSteering, text: Sequence[int]) -> Cover:
         trie = steering.trie

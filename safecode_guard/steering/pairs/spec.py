@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from typing import Any, Final, Literal, Self, cast
 
 from safecode_guard.errors import PolicyError
@@ -79,7 +80,7 @@ class PairSpec:
     cover: Cover | None
     """The main's: what is pushed; the twin has none."""
 
-    @property
+    @cached_property
     def shared(self) -> PairSpec:
         """What must be equal in both."""
         return replace(self, role="main", cover=None)
@@ -89,7 +90,7 @@ class PairSpec:
         """Tokens that can be guided at most, the lead before the first word included."""
         return self.most + (self.cover.lead if self.cover else 0)
 
-    @property
+    @cached_property
     def highest(self) -> int:
         """The highest token id in it."""
         return max(self.halt, self.seal, *self.eos, self.cover.highest if self.cover else -1)
@@ -119,7 +120,7 @@ class PairSpec:
         """
         try:
             data = _checked(_read(text))
-            cover = None if data["role"] == "twin" else Cover.from_json(data["cover"])
+            cover = None if data["role"] == "twin" else _cover(json.dumps(data["cover"]))
             del data["version"]
             spec = cls(**data | {"eos": tuple(data["eos"]), "cover": cover})
             if spec.highest > MOST_ID:
@@ -127,6 +128,12 @@ class PairSpec:
         except (ValueError, RecursionError) as error:
             raise ValueError(f"safecode: {error or 'nested too deeply'}") from None
         return spec
+
+
+@lru_cache(maxsize=32)
+def _cover(text: str) -> Cover:
+    """Return a cover; most pairs of a server begin with one of a few."""
+    return Cover.from_json(json.loads(text))
 
 
 def _read(text: object) -> dict[str, Any]:

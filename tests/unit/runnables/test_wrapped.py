@@ -66,7 +66,7 @@ def test_only_a_model_on_an_engine_can_judge_itself():
 def test_a_steered_models_options_are_read():
     asked = wrapped(model(), Policy()).asked(["x"], {"seed": 3, "tool_choice": "none"})
     assert (asked.sampling.seed, asked.sampling.stop) == (3, ("x",))
-    assert (asked.forced, asked.options) == (False, None)
+    assert (asked.forced, asked.options) == (False, {})
     with pytest.raises(UnknownArgument):
         wrapped(model(), Policy()).asked(None, {"sede": 3})
 
