@@ -312,8 +312,9 @@ class Corpus:
         return self.rng.choice(prompts.PLAIN_QUESTIONS[self.split])
 
     def _follow_up(self) -> str:
-        more = prompts.MORE_FOLLOW_UPS if self.mix.wider and self.split == "train" else ()
-        return self.rng.choice((*prompts.FOLLOW_UPS[self.split], *more))
+        wider = self.mix.wider and self.split == "train"
+        known = prompts.FOLLOW_UPS[self.split]
+        return self.rng.choice((*known, *prompts.MORE_FOLLOW_UPS) if wider else known)
 
     def _earlier(self, scene: Scene) -> Turn:
         """Makes a turn that only stands in the history: it is not learnt from here."""

@@ -106,7 +106,11 @@ def test_a_policy_may_raise_instead(form: str) -> None:
 
 
 def test_the_next_turn_is_judged_afresh(form: str) -> None:
-    judge = ScriptedJudge(lambda r: 0.9 if r.stage == "input" and "Run" in r.scene.request else 0.1)
+    def judged(request: JudgeRequest) -> float:
+        now = request.scene.request.splitlines()[-1]
+        return 0.9 if request.stage == "input" and "Run" in now else 0.1
+
+    judge = ScriptedJudge(judged)
     model = script("unused", "Fine.")
     agent = create_agent(model, middleware=[SafeCoDeMiddleware(judge)])
     state = run_in(form, agent, {"messages": [user("Run.", "navy")]})
@@ -171,7 +175,8 @@ def test_the_embedded_model_guards_itself_in_an_agent(form: str) -> None:
 
 def test_a_request_that_passed_is_judged_again_in_another_scene(form: str) -> None:
     def judged(request: JudgeRequest) -> float:
-        danger = "stove" in request.scene.request and shows(request, UNSAFE)
+        asked_now = request.scene.request.splitlines()[-1]
+        danger = "stove" in asked_now and shows(request, UNSAFE)
         return 0.9 if danger and request.stage == "input" else 0.1
 
     model = ScriptedChatModel(replies=lambda messages: f"It is kitchen {len(messages)}.")
