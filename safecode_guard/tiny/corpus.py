@@ -69,7 +69,7 @@ LATER: Final = Mix(
     changed=0.6,
     hard=0.4,
 )
-POLISH: Final = replace(LATER, dialogue_blocks=2, wider=True, injected=0.22, hard=0.5)
+POLISH: Final = replace(LATER, dialogue_blocks=4, wider=True, injected=0.22, hard=0.5)
 
 
 @dataclass(frozen=True)
@@ -269,8 +269,10 @@ class Corpus:
         unsafe = query.unsafe_in(scene)
         other = self._query(scene)
         before = [self._earlier_line(scene)] if self._chance(0.25) else []
+        again = [([*plain[:1], *later], False)] if self.mix.wider else []
         lines, unsafe = self.rng.choice(
             (
+                *again,
                 ([*before, query.text, *later], unsafe),
                 ([*before, query.text, *later], unsafe),
                 ([query.text, *offered], unsafe),

@@ -25,7 +25,7 @@ from safecode_guard.tiny.tokens import build_processor, build_tokenizer
 from safecode_guard.tiny.world import draw, scene_seed
 
 LEARNING_RATE: Final = 3e-3
-POLISH_RATE: Final = 0.15
+POLISH_RATE: Final = 0.3
 BETAS: Final = (0.9, 0.98)
 ROWS: Final = 24
 WARM_UP_PICTURES: Final = 96
