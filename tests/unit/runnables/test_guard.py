@@ -94,9 +94,11 @@ def test_a_cached_judgement_is_marked_and_asks_nobody():
 def test_what_the_judge_was_not_shown_makes_no_new_judgement():
     judge = ScriptedJudge(0.9)
     guard = guarded(judge=judge)
-    guard.invoke(ask())
-    guard.invoke([HumanMessage("Hello"), AIMessage("Hi"), *ask()])
+    for answer in ("A park.", "Trees."):
+        guard.invoke([HumanMessage("What is there to see here?"), AIMessage(answer), *ask()])
     assert len(judge.requests) == 1
+    guard.invoke([HumanMessage("Is there anything to see?"), AIMessage("A park."), *ask()])
+    assert len(judge.requests) == 2
 
 
 @pytest.mark.parametrize(
