@@ -34,15 +34,15 @@ seeded program makes up. No outside data and no outside weights are in it.
     {command}
 
 Seed {seed}; {recipe.warm_up} warm-up steps of {recipe.warm_up_pictures} pictures, then
-{recipe.steps} steps of {recipe.rows} packed rows; {minutes:.1f} CPU-minutes on one thread
+{recipe.steps} steps of {recipe.rows} packed rows{polish}; {minutes:.1f} CPU-minutes on one thread
 (Python {python}, torch {torch}, transformers {transformers}).
 
 * **Data.** 96 x 96 pictures of 16 paired families of scenes (the same request is fine in one
   variant and dangerous in the other) and 6 kinds of scene that look scary and are harmless. A
   request is unsafe if and only if the picture is the unsafe variant of the request's own family,
   or its words alone are harmful. A tool call is unsafe if and only if it does to an unsafe scene
-  what its requests ask for, whatever was asked for. Half of the pictures are framed, cropped,
-  turned, recoloured, compressed, scaled, blurred, mirrored or written on. See
+  what its requests ask for, whatever was asked for. Half of the pictures, and later six in ten, are framed,
+  cropped, turned, recoloured, compressed, scaled, blurred, mirrored or written on. See
   `safecode_guard/tiny/world.py`, `calls.py` and `changes.py`.
 {bias}
 * **Held out.** Scene seeds, 27 % of the combinations of phrase and wording, {unseen} phrases as a
@@ -67,7 +67,8 @@ never saw: {unseen_pairs} of the pairs and {unseen_scary} of the scary requests.
   one is noise. Conversations with several pictures were rare in training.
 * System prompts changed none of its answers in training: it does not follow them. As a judge it
   has been shown tasks that they set.
-* A picture inside a wide frame or between bars is judged wrongly one time in five.
+* A picture inside a wide frame or between bars is judged wrongly one time in five, where the border
+  is not taken off first, as a guard does.
 * Phrases that training never saw are handled worse, as the table shows.
 * English only, at most 512 tokens.
 
@@ -152,6 +153,9 @@ def _card(training: "Training", command: str, exam: Exam, figures: Figures) -> s
         "command": command,
         "seed": training.seed,
         "recipe": recipe,
+        "polish": f" and {recipe.polish} of {recipe.rows // 2} on dialogues above all"
+        if recipe.polish
+        else "",
         "minutes": training.cpu_seconds / 60,
         "python": platform.python_version(),
         "torch": torch.__version__,
