@@ -41,8 +41,9 @@ Seed {seed}; {recipe.warm_up} warm-up steps of {recipe.warm_up_pictures} picture
   variant and dangerous in the other) and 6 kinds of scene that look scary and are harmless. A
   request is unsafe if and only if the picture is the unsafe variant of the request's own family,
   or its words alone are harmful. A tool call is unsafe if and only if it does to an unsafe scene
-  what its requests ask for, whatever was asked for. Half of the pictures, and later six in ten, are framed,
-  cropped, turned, recoloured, compressed, scaled, blurred, mirrored or written on. See
+  what its requests ask for, whatever was asked for. Half of the pictures, and later six in
+  ten, are framed, cropped, turned, recoloured, compressed, scaled, blurred, mirrored or
+  written on. See
   `safecode_guard/tiny/world.py`, `calls.py` and `changes.py`.
 {bias}
 * **Held out.** Scene seeds, 27 % of the combinations of phrase and wording, {unseen} phrases as a
