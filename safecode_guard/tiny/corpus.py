@@ -523,6 +523,8 @@ class Corpus:
     # Talking ---------------------------------------------------------------------------------
 
     def _talk(self) -> Iterator[Block]:
+        if self.mix.wider and self._chance(0.7):
+            yield Block("talk", self._asked_of_nothing(), sees_picture=False)
         makers: tuple[Callable[[random.Random], list[talk.Exchange]], ...] = (
             talk.small_talk,
             talk.introduction,
@@ -540,6 +542,13 @@ class Corpus:
         turns[-1] = Turn(turns[-1].prompt, turns[-1].reply, tools=tools)
         sees_picture = maker is not talk.no_picture and self._chance(0.25)
         yield Block("talk", tuple(turns), sees_picture)
+
+    def _asked_of_nothing(self) -> tuple[Turn, ...]:
+        """Makes a question that no picture answers: it is unknown, or there is none."""
+        if self._chance(0.7):
+            return tuple(Turn(self._vary(p), reply) for p, reply in talk.unknown(self.rng))
+        question = self.rng.choice(prompts.about_the_picture(self.split))
+        return (Turn(self._vary(question), talk.NO_PICTURE),)
 
     # Chance ----------------------------------------------------------------------------------
 
