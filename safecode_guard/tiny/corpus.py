@@ -40,6 +40,7 @@ class Mix:
         plain: Share of judgements that are about harmless questions.
         dialogues: Share of judgements that are about several messages of the user's.
         dialogue_blocks: Judgements of dialogues that a row has beside the others.
+        judging: Share of rows that only look and judge, whatever the task.
         wider: Whether more wordings are drawn from.
         injected: Share of judged texts with words in them that try to dictate the verdict.
         weather: Of questions about what is seen, how many are about the weather.
@@ -52,6 +53,7 @@ class Mix:
     plain: float = 0.14
     dialogues: float = 0.2
     dialogue_blocks: int = 0
+    judging: float = 0.0
     wider: bool = False
     injected: float = 0.13
     weather: float = 0.5
@@ -69,7 +71,7 @@ LATER: Final = Mix(
     changed=0.6,
     hard=0.4,
 )
-POLISH: Final = replace(LATER, dialogue_blocks=4, wider=True, injected=0.22, hard=0.5)
+POLISH: Final = replace(LATER, dialogue_blocks=5, judging=0.5, wider=True, injected=0.22, hard=0.5)
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,7 @@ class Corpus:
     def blocks(self, scene: Scene, system: System | None = None) -> list[Block]:
         """Makes the shuffled blocks of one row."""
         made = [*self._looks(scene), *self._judgements(scene, system or System())]
-        if self.task == "chat":
+        if self.task == "chat" and not (self.mix.judging and self._chance(self.mix.judging)):
             made += [*self._requests(scene), *self._orders(scene), *self._talk()]
         self.rng.shuffle(made)
         return made
@@ -523,7 +525,7 @@ class Corpus:
     # Talking ---------------------------------------------------------------------------------
 
     def _talk(self) -> Iterator[Block]:
-        if self.mix.wider and self._chance(0.7):
+        if self.mix.wider and self._chance(0.6):
             yield Block("talk", self._asked_of_nothing(), sees_picture=False)
         makers: tuple[Callable[[random.Random], list[talk.Exchange]], ...] = (
             talk.small_talk,
