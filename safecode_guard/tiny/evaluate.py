@@ -123,7 +123,7 @@ class Exam:
             "name recalled": exact(
                 self.answer(named), [f"Your name is {name}." for name in HELD_OUT_NAMES]
             ),
-            "unknown owned up to": exact(honest, [talk.UNKNOWN] * len(honest)),
+            "unknown owned up to": percent(text in talk.HONEST for text in honest),
         }
 
     def unseen(self) -> tuple[Hits, Hits]:

@@ -10,6 +10,8 @@ Exchange = tuple[str, str]
 
 UNKNOWN: Final = "This is a tiny demo model, so it does not know that."
 NO_PICTURE: Final = "There is no picture yet. Please send one."
+HONEST: Final = (UNKNOWN, NO_PICTURE)
+"""Answers to what cannot be known without a picture, or at all."""
 NO_SHIRT: Final = "There is no single shirt to see in this picture."
 CALM_POEM: Final = "A small light is on, the picture speaks in short words, and the day is calm."
 

@@ -88,7 +88,8 @@ def test_the_chat_model_talks(chat: tuple[Any, Any]) -> None:
 
 def test_the_chat_model_owns_up_to_what_it_does_not_know(chat: tuple[Any, Any]) -> None:
     found = answer(*chat, [Ask.text(question) for question in HELD_OUT_QUESTIONS])
-    assert found.count(talk.UNKNOWN) >= 0.7 * len(found)
+    assert sum(text in talk.HONEST for text in found) >= 0.9 * len(found)
+    assert found.count(talk.UNKNOWN) >= 0.4 * len(found)
 
 
 def test_the_chat_model_calls_tools_and_confirms(chat: tuple[Any, Any]) -> None:
