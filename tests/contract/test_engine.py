@@ -26,6 +26,7 @@ from tests.families import ask, picture
 from tests.vllm_server import VLLMServer, engine_on
 
 GREEDY = Sampling(do_sample=False, max_tokens=16)
+TOOL = {"type": "function", "function": {"name": "walk_to", "parameters": {"type": "object"}}}
 REPLIES = {"I can't help with that.": 0.0, "Run along.": 0.6}
 
 
@@ -145,12 +146,14 @@ def test_scores_are_of_the_tokens_that_were_asked_for(engine: Engine) -> None:
     assert all(value <= 0 for s in scores for value in s.values())
 
 
+@pytest.mark.parametrize("tools", [(), (TOOL,)], ids=["no tools", "tools"])
 @scoring_engines
-def test_a_verdict_is_the_same_alone_and_on_the_open_prompt(engine: Engine) -> None:
+def test_a_verdict_is_the_same_alone_and_on_the_open_prompt(engine: Engine, tools: Any) -> None:
+    """What the turn may call is no part of the scene, and so of no key in the cache."""
     judge = LabelLogitsJudge(engine, min_label_mass=0)
     for turn in turns():
         request = JudgeRequest.of_turn(turn)
-        with closing(engine.open([turn], GREEDY)) as session:
+        with closing(engine.open([turn], GREEDY, tools=tools)) as session:
             shared = judge.judge(replace(request, prompt=OpenPrompt(engine, session, 0)))
             answer = [d for d in session.answer([Job(0, turn, GREEDY)]) if d.finish]
         alone = judge.judge(request)

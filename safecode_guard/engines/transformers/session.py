@@ -94,7 +94,7 @@ class TransformersSession:
         if not asked or self._unshared:
             return {}
         try:
-            prompts = self._encoded([questions[i].turn for i in asked])
+            prompts = self._questions([questions[i].turn for i in asked])
         except GuardError:  # told apart question by question
             return {}
         ids = prompts.ids
@@ -135,7 +135,7 @@ class TransformersSession:
             groups.setdefault(len(questions[i].turn.images), []).append(i)
         scores: dict[int, LabelScores] = {}
         for members in groups.values():
-            prompts = self._encoded([questions[i].turn for i in members])
+            prompts = self._questions([questions[i].turn for i in members])
             layer = _watched([questions[i] for i in members])
             branch = self._model.prefill(prompts, Sampling(), hidden_layer=layer)
             for row, i in enumerate(members):
@@ -175,6 +175,10 @@ class TransformersSession:
         if self._prompts is None:
             self._prompts = self._encoded(self._turns)
         return self._prompts
+
+    def _questions(self, turns: Sequence[Turn]) -> Prompts:
+        """Encode what a judge asks: without the tools, which are no part of a scene."""
+        return self._model.encode(turns, seen=self._seen)
 
     def _encoded(self, turns: Sequence[Turn]) -> Prompts:
         return self._model.encode(turns, tools=self._tools, seen=self._seen)
