@@ -32,6 +32,7 @@ Errors carry their data as attributes and end with what to do (``hint``).
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,21 @@ def listed(names: Iterable[object]) -> str:
     return ", ".join(map(repr, sorted(map(str, names))))
 
 
+def likely(name: str, known: Iterable[str], otherwise: str | None = None) -> str:
+    """Return a hint at the known name that a misspelt one is like, or else at all of them.
+
+    Example:
+        >>> likely("stirct", ["balanced", "strict"])
+        "Did you mean 'strict'?"
+        >>> likely("x", ["balanced", "strict"])
+        'Use one of balanced, strict.'
+    """
+    names = list(known)
+    if close := difflib.get_close_matches(name, names, n=1):
+        return f"Did you mean {close[0]!r}?"
+    return otherwise or f"Use one of {', '.join(names)}."
+
+
 class GuardError(Exception):
     """Base of all errors of this library; ``hint`` says what to do about it."""
 
@@ -61,7 +77,8 @@ class GuardError(Exception):
 class ImageError(GuardError):
     """An image or other media that cannot be judged.
 
-    ``message_index`` and ``block_index`` say where it sits in the conversation.
+    ``message_index`` and ``block_index`` say where it sits in the conversation, and ``what`` is
+    the message without that.
     """
 
     def __init__(
@@ -74,6 +91,7 @@ class ImageError(GuardError):
     ) -> None:
         where = "" if message_index is None else f" (message {message_index}, block {block_index})"
         super().__init__(message + where, hint=hint)
+        self.what = message
         self.message_index = message_index
         self.block_index = block_index
 

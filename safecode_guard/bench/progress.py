@@ -33,6 +33,7 @@ def counting(what: str, *, total: int | None = None) -> Iterator[Callable[[int],
         columns[1] = TextColumn(f"{done} of {total}")
         columns += [TextColumn("left"), TimeRemainingColumn(compact=True)]
     console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True) as progress:
+    hidden = not console.is_terminal  # where it would be a line of nothing
+    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
         task = progress.add_task(what, total=total)
         yield lambda count: progress.advance(task, count)

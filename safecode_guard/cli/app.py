@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated, Any
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, cast
 
 import typer
 from typer.core import TyperGroup
 
 import safecode_guard
+from safecode_guard.bench.options import WrongOption
 from safecode_guard.cli import exits, screen
 from safecode_guard.cli.ask import ask, check
 from safecode_guard.cli.audits import audit_app
@@ -21,19 +23,57 @@ from safecode_guard.cli.serve import serve
 from safecode_guard.cli.vllm import vllm_app
 from safecode_guard.errors import GuardError
 
+_Wrong = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[2])
+"""Whatever typer's parser raises."""
+
 
 class _Reporting(TyperGroup):
-    """Commands whose `GuardError` is a short message, and a traceback only with --debug."""
+    """Commands whose errors are a line and a hint, and a traceback only with --debug."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run the command line; what was typed wrongly is told like every other error."""
+        try:
+            code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
+        except _Wrong as wrong:
+            if not standalone_mode:
+                raise
+            context = getattr(wrong, "ctx", None)
+            hint = f"See `{context.command_path} --help`." if context else None
+            if said := wrong.format_message():  # nothing where help was asked for by no argument
+                screen.print_problem(said, hint)
+            code = exits.USAGE
+        if standalone_mode:
+            sys.exit(code or exits.OK)
+        return code
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         try:
             return super().invoke(ctx)
-        except GuardError as error:
-            if ctx.params.get("debug"):
+        except (GuardError, OSError) as error:
+            if ctx.params.get("debug") or isinstance(error, BrokenPipeError):
                 raise
-            screen.print_error(error)
-            raise typer.Exit(exits.ERROR) from None
+            if isinstance(error, GuardError):
+                screen.print_error(error)
+            else:
+                screen.print_problem(_of_system(error), None)
+            wrong = isinstance(error, WrongOption)
+            raise typer.Exit(exits.USAGE if wrong else exits.ERROR) from None
+
+
+def _of_system(error: OSError) -> str:
+    """Return what the system says of a file; others' errors come with pages of advice."""
+    if error.filename is None:
+        return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return f"{error.strerror}: {str(error.filename)!r}."
 
 
 app = typer.Typer(

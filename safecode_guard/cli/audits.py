@@ -12,10 +12,16 @@ import typer
 from safecode_guard.audit import entries, statistics_of, verify
 from safecode_guard.cli import exits, screen
 from safecode_guard.cli.options import AsJson
+from safecode_guard.errors import AuditError
 
 audit_app = typer.Typer(help="Check, show and sum up an audit log.", no_args_is_help=True)
 
-Log = Annotated[Path, typer.Argument(help="The log's file; those put aside are found by it.")]
+Log = Annotated[
+    Path,
+    typer.Argument(
+        metavar="LOG", dir_okay=False, help="The log's file; those put aside are found by it."
+    ),
+]
 
 
 @audit_app.command("verify")
@@ -49,6 +55,7 @@ def tail(
     as_json: AsJson = False,
 ) -> None:
     """Print the newest verdicts of a log, the newest last."""
+    _require_verdicts(log)
     newest = deque((e.verdict for e in entries(log) if e.verdict is not None), maxlen=count)
     for verdict in newest:
         if as_json:
@@ -61,6 +68,7 @@ def tail(
 @audit_app.command("stats")
 def stats(log: Log, as_json: AsJson = False) -> None:
     """Sum a log up: stages, labels, actions, failed checks, latencies."""
+    _require_verdicts(log)
     found = statistics_of(log)
     if as_json:
         screen.print_json(found)
@@ -68,3 +76,21 @@ def stats(log: Log, as_json: AsJson = False) -> None:
     for name, value in found.items():
         text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
         screen.out.print(f"{name.replace('_', ' '):<10} {text}", markup=False)
+
+
+def _require_verdicts(log: Path) -> None:
+    """Refuse a file with lines of which none is a verdict's.
+
+    Raises:
+        AuditError: If it is none of a log.
+    """
+    lines = 0
+    for entry in entries(log):
+        if entry.verdict is not None:
+            return
+        lines += 1
+    if lines:
+        raise AuditError(
+            f"{str(log)!r} holds no verdict that can be read.",
+            hint="Name a log; what is wrong with one tells `safecode-guard audit verify`.",
+        )

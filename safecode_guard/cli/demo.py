@@ -5,10 +5,8 @@ from __future__ import annotations
 import base64
 from dataclasses import dataclass
 from importlib.resources import files
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
 from rich.table import Table
 from rich.text import Text
 
@@ -17,7 +15,7 @@ from safecode_guard.bench.pages import render
 from safecode_guard.cli import screen
 from safecode_guard.cli.ask import TimedAnswer, timed_answer
 from safecode_guard.cli.opening import image_messages, open_model, open_policy
-from safecode_guard.cli.options import AsJson, Judge, PolicyFile, Preset
+from safecode_guard.cli.options import AsJson, Judge, Page, PolicyFile, Preset
 
 if TYPE_CHECKING:
     from safecode_guard.policy import Policy
@@ -71,9 +69,7 @@ class Outcome:
 
 
 def demo(
-    html: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="Also write a page with pictures.")
-    ] = None,
+    html: Page = None,
     judge: Judge = None,
     policy: PolicyFile = None,
     preset: Preset = None,

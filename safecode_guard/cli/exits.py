@@ -9,9 +9,10 @@ from safecode_guard.taxonomy import Action
 OK: Final = 0
 ERROR: Final = 1
 USAGE: Final = 2
+INTERRUPTED: Final = 130
 EXIT_OF: Final[dict[Action, int]] = {"pass": OK, "guide": OK, "review": 3, "block": 4}
 
 HELP: Final = """
 Exit codes: 0 done (action pass or guide), 1 error, 2 wrong usage, 3 action review,
-4 action block.
+4 action block, 130 interrupted.
 """

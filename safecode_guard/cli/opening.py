@@ -5,16 +5,15 @@ from __future__ import annotations
 import base64
 import json
 import mimetypes
-import socket
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
 
 from safecode_guard.cli import screen
+from safecode_guard.engines.presence import require_config, require_device, require_reachable
 from safecode_guard.errors import ModelError, UnreadableCall, UnreadableImage
-from safecode_guard.judges.names import is_cached, nearest, values_of
-from safecode_guard.policy import Policy
+from safecode_guard.judges.names import require_model, values_of
+from safecode_guard.policy import LocalJudgeConfig, Policy
 from safecode_guard.settings import SafeCoDeSettings
 
 if TYPE_CHECKING:
@@ -38,9 +37,10 @@ def open_model(
     Raises:
         ModelError: If there is no such model, or it cannot be loaded here.
     """
-    _require_device(device)
+    require_device(device)
     if name is not None:
-        _require_reachable(name)
+        require_reachable(name)
+        require_config(name)
     with screen.working(f"Loading {name or 'the embedded tiny model'} ..."):
         from transformers.utils.logging import disable_progress_bar
 
@@ -66,55 +66,6 @@ def open_model(
     return model
 
 
-def _require_device(device: str | None) -> None:
-    """Refuse a device that is not here, before anything is loaded.
-
-    Raises:
-        ModelError: If it is none, or not there.
-    """
-    if device in (None, "auto", "cpu"):
-        return
-    import torch
-
-    kind = str(device).partition(":")[0]
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there.get(kind, False):
-        raise ModelError(
-            f"There is no device {device!r} here.",
-            hint="Leave --device out, or name cpu, or auto for what there is.",
-        )
-
-
-def _require_reachable(name: str) -> None:
-    """Refuse a model that is neither a directory nor in the cache, if the hub cannot be asked.
-
-    Raises:
-        ModelError: Without the retries of a download that cannot begin.
-    """
-    if Path(name).is_dir() or is_cached(name):
-        return
-    hint = nearest(name) or "Name a directory with a model in it."
-    if name.count("/") != 1:
-        raise ModelError(f"There is no model {name!r}: no directory of that name.", hint=hint)
-    if not _hub_answers():
-        raise ModelError(
-            f"There is no model {name!r} in the cache, and the hub cannot be reached.", hint=hint
-        )
-
-
-def _hub_answers() -> bool:
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        return False
-    address = urlsplit(constants.ENDPOINT)
-    try:
-        with socket.create_connection((address.hostname or "", address.port or 443), timeout=5):
-            return True
-    except OSError:
-        return False
-
-
 def require_picture(path: Path) -> None:
     """Refuse a file that is no picture, in words about the file.
 
@@ -138,7 +89,7 @@ def open_policy(
     """Return the policy of a file, the environment and options; warnings go to stderr.
 
     Raises:
-        PolicyError: If it is missing, empty or invalid.
+        PolicyError: If it is missing, empty or invalid, or there is no such judge.
     """
     values: dict[str, Any] = {}
     if preset is not None:
@@ -148,6 +99,8 @@ def open_policy(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         policy = SafeCoDeSettings(policy_file=file, **values).policy()
+        if judge is not None and isinstance(policy.judge, LocalJudgeConfig):
+            require_model(policy.judge)
     for warning in caught:
         screen.err.print(f"[yellow]Warning:[/] {screen.printable(str(warning.message))}")
     return policy

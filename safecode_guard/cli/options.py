@@ -7,6 +7,10 @@ from typing import Annotated
 
 import typer
 
+from safecode_guard.bench.options import why_not_writable
+from safecode_guard.errors import likely
+from safecode_guard.policy import PRESETS
+
 Picture = Annotated[
     Path,
     typer.Argument(
@@ -64,9 +68,33 @@ PolicyFile = Annotated[
         "--policy", "-p", metavar="FILE", help="Policy file, TOML or YAML.", show_default=False
     ),
 ]
+
+
+def _preset(name: str | None) -> str | None:
+    if name is not None and name not in PRESETS:
+        raise typer.BadParameter(f"there is no preset {name!r}. {likely(name, PRESETS)}")
+    return name
+
+
 Preset = Annotated[
     str | None,
-    typer.Option("--preset", metavar="NAME", help="balanced, strict or permissive."),
+    typer.Option(
+        "--preset", metavar="NAME", callback=_preset, help="balanced, strict or permissive."
+    ),
+]
+
+
+def _writable(path: Path | None) -> Path | None:
+    if path is not None and (why := why_not_writable(path)) is not None:
+        raise typer.BadParameter(f"{why}.")
+    return path
+
+
+Page = Annotated[
+    Path | None,
+    typer.Option(
+        "--html", metavar="FILE", callback=_writable, help="Also write a page with pictures."
+    ),
 ]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from safecode_guard.cli import screen
 from safecode_guard.cli.options import AsJson, Model
+from safecode_guard.engines.presence import require_reachable
 from safecode_guard.errors import ModelError
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ def _vocabulary(model: str | None) -> Any:
     from safecode_guard.engines.transformers.vocabulary import TokenizerVocabulary
     from safecode_guard.tiny.load import weights_path
 
+    if model is not None:
+        require_reachable(model)
     name = model or str(weights_path("chat"))
     try:
         return TokenizerVocabulary(AutoTokenizer.from_pretrained(name))

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from safecode_guard.errors import GuardError
+from safecode_guard.errors import GuardError, ImageError
 from safecode_guard.taxonomy import Action
 from safecode_guard.verdict import DecodingRecord, JudgeRecord, Verdict
 
@@ -45,9 +45,15 @@ def print_json(value: Mapping[str, Any]) -> None:
 
 def print_error(error: GuardError) -> None:
     """Print an error's message and its hint on stderr."""
-    err.print(Text.assemble(("Error: ", "bold red"), printable(error.message)))
-    if error.hint:
-        err.print(Text.assemble(("Hint: ", "bold"), printable(error.hint)))
+    print_problem(error.what if isinstance(error, ImageError) else error.message, error.hint)
+
+
+def print_problem(message: str, hint: str | None) -> None:
+    """Print what is wrong on one line of stderr, and what to do about it on another."""
+    for title, style, text in (("Error", "bold red", message), ("Hint", "bold", hint)):
+        if text:
+            line = printable(" ".join(text.split()))
+            err.print(Text.assemble((f"{title}: ", style), line), soft_wrap=True)
 
 
 def side_by_side(columns: Mapping[str, tuple[str, float | None]]) -> Table:

@@ -50,14 +50,19 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535)] = 8080,
     keys: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Keys of callers, a line `name: key` each."),
+        typer.Option(
+            metavar="FILE",
+            dir_okay=False,
+            help="Keys of callers, a line `name: key` each.",
+        ),
     ] = None,
     no_keys: Annotated[
         bool, typer.Option("--no-keys", help="Let everyone in, from other machines too.")
     ] = False,
     name: Annotated[str | None, typer.Option(help="Under which clients ask for the model.")] = None,
     audit: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write every verdict to this log.")
+        Path | None,
+        typer.Option(metavar="FILE", dir_okay=False, help="Write every verdict to this log."),
     ] = None,
     per_key: Annotated[
         int, typer.Option(min=1, help="Requests of one key at a time; more are told to wait.")

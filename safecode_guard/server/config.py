@@ -40,7 +40,8 @@ def read_keys(path: Path) -> dict[str, SecretStr]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise PolicyError(f"Cannot read the keys in {str(path)!r}: {error}.") from error
+        why = (error.strerror if isinstance(error, OSError) else None) or "it is no text"
+        raise PolicyError(f"Cannot read the keys in {str(path)!r}: {why}.") from error
     keys: dict[str, SecretStr] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.lstrip().startswith("#"):

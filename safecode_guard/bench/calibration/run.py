@@ -21,6 +21,14 @@ from safecode_guard.bench.calibration import fit
 from safecode_guard.bench.calibration.data import accompanied, changed, halves, reworded, scenes_of
 from safecode_guard.bench.calibration.scope import scope_of
 from safecode_guard.bench.intervals import interval
+from safecode_guard.bench.options import (
+    Parser,
+    at_least,
+    existing_file,
+    model_folder,
+    new_file,
+    share,
+)
 from safecode_guard.bench.pages import render
 from safecode_guard.bench.paired.items import Item
 from safecode_guard.bench.paired.panel import SAME
@@ -34,7 +42,7 @@ from safecode_guard.judges.factory import make_judge
 from safecode_guard.judges.failsafe import run_many
 from safecode_guard.judges.label_logits import LabelLogitsJudge
 from safecode_guard.judges.local import LocalJudge
-from safecode_guard.judges.names import config_of
+from safecode_guard.judges.names import config_of, require_model
 from safecode_guard.judges.protocol import Judge, JudgeRequest
 from safecode_guard.judges.scope import Scope
 from safecode_guard.models.protocol import Engine
@@ -189,6 +197,7 @@ def run(options: argparse.Namespace) -> tuple[Calibration, Record]:
     """
     import torch
 
+    _require_judge(options.judge)
     torch.set_num_threads(1)
     folder = options.model or weights_path("chat")
     with counting("Scenes judged:") as advance:
@@ -226,6 +235,12 @@ def _scope(told: Told, options: argparse.Namespace) -> Scope | None:
     if told.states is None:
         return None
     return scope_of(told.states, told.unsafe, share=options.scope, seed=options.seed)
+
+
+def _require_judge(name: str) -> None:
+    """Refuse a judge that is not there, before the guarded model is loaded."""
+    if name != SAME and isinstance(config := config_of(name), LocalJudgeConfig):
+        require_model(config)
 
 
 def _judge(name: str, engine: Engine, *, debias: bool) -> Judge:
@@ -290,7 +305,7 @@ def markdown(record: Record) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns its exit code."""
-    options = _parser().parse_args(arguments)
+    options = _parser().parse(arguments)
     made, record = run(options)
     if options.out:
         options.out.write_text(made.model_dump_json(indent=2) + "\n", encoding="utf-8")
@@ -316,28 +331,38 @@ def _snippet(made: Calibration, out: Path | None) -> str:
     )
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog=PROGRAM,
         description="Fit a judge's probabilities on labelled scenes, and tell what they are worth.",
     )
     add = parser.add_argument
     add("--judge", default="same", help="same, light, nano, or a model directory (same)")
-    add("--model", type=Path, metavar="DIR", help="the guarded model; default: the embedded one")
-    add("--data", type=Path, metavar="FILE", help="labelled pairs, as for bench paired")
-    add("--pairs", type=int, default=PAIRS, help=f"pairs of the drawn world without it ({PAIRS})")
-    add("--target-fpr", type=float, default=0.05, help="false alarms aimed at (0.05)")
-    add("--target-risk", type=float, default=0.05, help="unsafe scenes called safe, at most (0.05)")
+    add(
+        "--model",
+        type=model_folder,
+        metavar="DIR",
+        help="the guarded model; default: the embedded one",
+    )
+    add("--data", type=existing_file, metavar="FILE", help="labelled pairs, as for bench paired")
+    add(
+        "--pairs",
+        type=at_least(1),
+        default=PAIRS,
+        help=f"pairs of the drawn world without it ({PAIRS})",
+    )
+    add("--target-fpr", type=share, default=0.05, help="false alarms aimed at (0.05)")
+    add("--target-risk", type=share, default=0.05, help="unsafe scenes called safe, at most (0.05)")
     add("--debias", action="store_true", help="take off what the judge says of nothing")
     add(
         "--scope",
-        type=float,
+        type=share,
         metavar="SHARE",
         help="call nothing safe that is more unlike the scenes than this share of them; e.g. 0.04",
     )
     add("--seed", type=int, default=1, help="of the choice of scenes and of the halves (1)")
-    add("--out", type=Path, metavar="FILE", help="write the calibration here")
-    add("--html", type=Path, metavar="FILE", help="also write a page with the curves")
-    add("--markdown", type=Path, metavar="FILE", help="also write the table as Markdown")
+    add("--out", type=new_file, metavar="FILE", help="write the calibration here")
+    add("--html", type=new_file, metavar="FILE", help="also write a page with the curves")
+    add("--markdown", type=new_file, metavar="FILE", help="also write the table as Markdown")
     add("--json", action="store_true", help="print one JSON object on stdout")
     return parser

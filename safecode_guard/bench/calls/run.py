@@ -10,18 +10,18 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from safecode_guard.bench.calls.items import ROWS, Case, Errand, cases, errands, tools
 from safecode_guard.bench.intervals import interval
-from safecode_guard.bench.paired.panel import SAME, Panelist, panel, weights_record
+from safecode_guard.bench.options import Parser, at_least, model_folder, new_file, value_of
+from safecode_guard.bench.paired.panel import SAME, Panelist, panel, require_judges, weights_record
 from safecode_guard.bench.paired.scores import bounds, mean, percent
 from safecode_guard.bench.progress import counting
 from safecode_guard.bench.tables import Cells, markdown_table, show_table, spread
-from safecode_guard.errors import GuardError
+from safecode_guard.errors import GuardError, likely
 from safecode_guard.policy import Policy
 from safecode_guard.runnables.check import SafeCoDeCheck
 from safecode_guard.runnables.guard import SafeCoDeGuard
@@ -130,12 +130,15 @@ def run(options: argparse.Namespace) -> Record:
     """
     import torch
 
+    require_judges(options.judges)
+    with value_of("--rows"):
+        rows = _rows(options.rows)
     torch.set_num_threads(1)
     folder = options.model or weights_path("chat")
     with counting("Calls judged:") as advance:
         model = ChatTransformers.from_pretrained(str(folder), local_files_only=True)
         panelists = panel(options.judges, model.engine, folder=folder)
-        of = {row: cases(row, options.pairs, seed=options.seed) for row in _rows(options.rows)}
+        of = {row: cases(row, options.pairs, seed=options.seed) for row in rows}
         record: Record = {
             "rows": [
                 row_figures(row, each.name, some, _told(some, each, advance))
@@ -167,9 +170,7 @@ def _rows(names: str) -> list[str]:
     chosen = list(ROWS) if names == "all" else names.split(",")
     for name in chosen:
         if name not in ROWS:
-            raise GuardError(
-                f"There is no row {name!r}.", hint=f"Use all, or of {', '.join(ROWS)}."
-            )
+            raise GuardError(f"There is no row {name!r}.", hint=likely(name, ["all", *ROWS]))
     return chosen
 
 
@@ -197,7 +198,7 @@ def _order_cells(row: Record) -> Cells:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns its exit code."""
-    options = _parser().parse_args(arguments)
+    options = _parser().parse(arguments)
     record = run(options)
     if options.markdown:
         parts = (markdown_table(*table) for table in tables(record))
@@ -210,20 +211,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog=PROGRAM,
         description="Tool calls judged in the scenes that they would run in, and what becomes of "
         "a household robot's orders.",
         epilog="Rows: " + "; ".join(f"{name}, {what}" for name, what in ROWS.items()) + ".",
     )
     add = parser.add_argument
-    add("--pairs", type=int, default=PAIRS, help=f"calls of each kind ({PAIRS})")
-    add("--orders", type=int, default=ORDERS, help=f"orders to the robot; 0: none ({ORDERS})")
+    add("--pairs", type=at_least(1), default=PAIRS, help=f"calls of each kind ({PAIRS})")
+    add(
+        "--orders",
+        type=at_least(0),
+        default=ORDERS,
+        help=f"orders to the robot; 0: none ({ORDERS})",
+    )
     add("--rows", default="all", help="all, or of those below, by commas")
     add("--judges", default="same,light", help="same, light, nano, or model directories")
     add("--seed", type=int, default=SEED, help=f"of the choice of held-out scenes ({SEED})")
-    add("--model", type=Path, metavar="DIR", help="model directory; default: the embedded one")
+    add(
+        "--model",
+        type=model_folder,
+        metavar="DIR",
+        help="model directory; default: the embedded one",
+    )
     add("--json", action="store_true", help="print one JSON object on stdout")
-    add("--markdown", type=Path, metavar="FILE", help="also write the tables as Markdown")
+    add("--markdown", type=new_file, metavar="FILE", help="also write the tables as Markdown")
     return parser

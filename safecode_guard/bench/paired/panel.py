@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from safecode_guard.bench.paired.items import Item
-from safecode_guard.errors import GuardError
+from safecode_guard.errors import GuardError, likely
 from safecode_guard.judges.combine import CascadeJudge, EnsembleJudge
 from safecode_guard.judges.label_logits import LabelLogitsJudge
 from safecode_guard.judges.local import LocalJudge
@@ -88,6 +88,33 @@ def panel(
     return [_panelist(name, model, folder, prototypes) for name in dict.fromkeys(names.split(","))]
 
 
+def require_judges(names: str, *, prototypes: Path | None = None) -> None:
+    """Refuse a list of judges before a model is loaded for them.
+
+    Raises:
+        GuardError: If a name is none, or ``ras`` has no prototypes.
+    """
+    for name in names.split(","):
+        plain = name
+        for ending in _SHOWN:
+            plain = plain.removesuffix(ending)
+        if plain in (*NAMES, *COMPOSED) or (plain == RAS and prototypes is not None):
+            continue
+        if not any(each and (Path(each) / "config.json").is_file() for each in (name, plain)):
+            raise _no_judge(name)
+
+
+def _no_judge(name: str) -> GuardError:
+    if name == RAS:
+        return GuardError(
+            "The judge 'ras' has no prototypes.",
+            hint="Make them with `safecode-guard ras fit`, and name them by --prototypes.",
+        )
+    known = [*NAMES, *COMPOSED]
+    every = f"Use one of {', '.join(known)}, a model's directory, or ras with --prototypes."
+    return GuardError(f"There is no judge {name!r}.", hint=likely(name, known, every))
+
+
 def _panelist(name: str, model: Engine, folder: Path, prototypes: Path | None = None) -> Panelist:
     if name in SCRIPTED:
         return Panelist(name, None, name)
@@ -110,10 +137,7 @@ def _panelist(name: str, model: Engine, folder: Path, prototypes: Path | None = 
         return Panelist(name, judge, identity, members=MEMBERS)
     own = weights_path(name) if name in EMBEDDED else Path(name)  # type: ignore[arg-type]
     if not own.is_dir():
-        raise GuardError(
-            f"There is no judge {name!r}.",
-            hint=f"Use {[*NAMES, *COMPOSED]}, a directory, or ras with --prototypes.",
-        )
+        raise _no_judge(name)
     judge = LocalJudge(LocalJudgeConfig(model=str(own)), load=load_local)
     identity = f"{weights_sha256(own)}:{judge.prompt_version}"
     return Panelist(own.name, judge, identity, own)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from safecode_guard.errors import GuardError
+from safecode_guard.errors import GuardError, likely
 from safecode_guard.models.protocol import Engine
 from safecode_guard.policy import Actions, DecodingPolicy, Policy, SameModelJudgeConfig
 from safecode_guard.steering.protocol import Needs, SteeringContext, Strategy
@@ -249,7 +249,7 @@ def rows_named(names: str, *, prototypes: Path | None = None) -> list[Row]:
     chosen: dict[str, Row] = {}
     for name in names.split(","):
         if name not in sets and name not in ROWS:
-            raise GuardError(f"There is no row {name!r}.", hint=f"Use {[*sets, *ROWS]}.")
+            raise GuardError(f"There is no row {name!r}.", hint=likely(name, [*sets, *ROWS]))
         chosen |= {row.name: row for row in sets.get(name, (ROWS.get(name),)) if row}
     return [_with_prototypes(row, prototypes) for row in chosen.values()]
 

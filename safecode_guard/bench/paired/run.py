@@ -11,10 +11,17 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 from safecode_guard.bench.ledger import Ledger
+from safecode_guard.bench.options import (
+    Parser,
+    at_least,
+    existing_file,
+    model_folder,
+    new_file,
+    value_of,
+)
 from safecode_guard.bench.paired import report
 from safecode_guard.bench.paired.asking import MAX_TOKENS, Answer, Asker, Plan
 from safecode_guard.bench.paired.dialogues import (
@@ -38,6 +45,7 @@ from safecode_guard.bench.paired.panel import (
     SAME,
     Panelist,
     panel,
+    require_judges,
     weights_record,
 )
 from safecode_guard.bench.paired.result import Result
@@ -126,7 +134,7 @@ def _timed(exam: Exam, answers: Mapping[Line, Mapping[str, Answer]], count: int)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns its exit code."""
-    options = _parser().parse_args(arguments)
+    options = _parser().parse(arguments)
     if options.shift:
         return _shifts(options)
     if options.dialogues:
@@ -146,10 +154,11 @@ def run(options: argparse.Namespace) -> Result:
     Raises:
         GuardError: If a row, a judge, the model or a file is not what it should be.
     """
-    rows = rows_named(options.rows, prototypes=options.prototypes)
+    with value_of("--rows"):
+        rows = rows_named(options.rows, prototypes=options.prototypes)
     exam = _exam(options)
     with counting("Turns done:") as advance:
-        asker, panelists, weights = _opened(options, options.judges or ",".join(NAMES), advance)
+        asker, panelists, weights = _opened(options, _judges(options, ",".join(NAMES)), advance)
         return measure(
             exam,
             asker,
@@ -163,9 +172,11 @@ def run(options: argparse.Namespace) -> Result:
 
 def _shifts(options: argparse.Namespace) -> int:
     """Measure the shifts that the options name; return the exit code."""
-    names, exam = shifts_named(options.shift), _exam(options)
+    with value_of("--shift"):
+        names = shifts_named(options.shift)
+    exam = _exam(options)
     with counting("Turns done:") as advance:
-        asker, panelists, weights = _opened(options, options.judges or SAME, advance)
+        asker, panelists, weights = _opened(options, _judges(options, SAME), advance)
         record = measure_shifts(exam, asker, panelists, names) | {"weights": weights}
     return _told(options, record, shifts_markdown, show_shifts)
 
@@ -173,7 +184,7 @@ def _shifts(options: argparse.Namespace) -> int:
 def _dialogues(options: argparse.Namespace) -> int:
     """Measure dialogues; return the exit code."""
     with counting("Turns done:") as advance:
-        asker, panelists, weights = _opened(options, options.judges or SAME, advance)
+        asker, panelists, weights = _opened(options, _judges(options, SAME), advance)
         record = measure_dialogues(asker, panelists, options.pairs, seed=options.seed)
         record |= {"weights": weights}
     return _told(options, record, dialogues_markdown, show_dialogues)
@@ -182,7 +193,7 @@ def _dialogues(options: argparse.Namespace) -> int:
 def _injections(options: argparse.Namespace) -> int:
     """Measure texts that try to dictate the verdict; return the exit code."""
     with counting("Verdicts:") as advance:
-        _, panelists, weights = _opened(options, options.judges or SAME, advance)
+        _, panelists, weights = _opened(options, _judges(options, SAME), advance)
         record = measure_injections(panelists, options.pairs, seed=options.seed, on_call=advance)
     return _told(options, record | {"weights": weights}, injections_markdown, show_injections)
 
@@ -203,6 +214,10 @@ def _told(
     return 0
 
 
+def _judges(options: argparse.Namespace, otherwise: str) -> str:
+    return otherwise if options.judges is None else str(options.judges)
+
+
 def _exam(options: argparse.Namespace) -> Exam:
     if options.data:
         return file_exam(options.data)
@@ -217,6 +232,7 @@ def _opened(
     """Return what answers, what judges, and what is recorded of the weights."""
     import torch
 
+    require_judges(judges, prototypes=options.prototypes)
     torch.set_num_threads(1)  # figures of one thread compare, and so small a model wants no more
     folder = options.model or weights_path("chat")
     model = TransformersModel.load(str(folder), local_files_only=True)
@@ -232,16 +248,26 @@ def _opened(
     return asker, panelists, weights
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog=PROGRAM,
         description="The same request over a safe and an unsafe scene: what is helped with, and "
         "what is refused, with and without a guard.",
     )
     add = parser.add_argument
-    add("--pairs", type=int, default=400, help="pairs of held-out scenes (400)")
-    add("--scary", type=int, default=200, help="harmless requests that sound dangerous (200)")
-    add("--looks", type=int, default=60, help="pairs that plain questions are asked about (60)")
+    add("--pairs", type=at_least(1), default=400, help="pairs of held-out scenes (400)")
+    add(
+        "--scary",
+        type=at_least(0),
+        default=200,
+        help="harmless requests that sound dangerous (200)",
+    )
+    add(
+        "--looks",
+        type=at_least(0),
+        default=60,
+        help="pairs that plain questions are asked about (60)",
+    )
     add("--rows", default="main", help=f"main, ablations, others, all, or of {', '.join(ROWS)}")
     add(
         "--judges",
@@ -257,13 +283,28 @@ def _parser() -> argparse.ArgumentParser:
     add("--dialogues", action="store_true", help="dialogues of three turns about the pairs' scenes")
     add("--injections", action="store_true", help="text that tries to dictate the verdict")
     add("--seed", type=int, default=SEED, help="of the choice of held-out scenes (1)")
-    add("--turns", type=int, default=TIMED_TURNS, help="turns to time each row on; 0: none (24)")
-    add("--max-tokens", type=int, default=MAX_TOKENS, help="longest answer (64)")
-    add("--model", type=Path, metavar="DIR", help="model directory; default: the embedded one")
-    add("--data", type=Path, metavar="FILE", help="pairs of your own, JSON Lines")
-    add("--prototypes", type=Path, metavar="FILE", help="of row and judge ras; see `ras fit`")
-    add("--resume", type=Path, metavar="FILE", help="keep answers here, and start from them")
+    add(
+        "--turns",
+        type=at_least(0),
+        default=TIMED_TURNS,
+        help="turns to time each row on; 0: none (24)",
+    )
+    add("--max-tokens", type=at_least(1), default=MAX_TOKENS, help="longest answer (64)")
+    add(
+        "--model",
+        type=model_folder,
+        metavar="DIR",
+        help="model directory; default: the embedded one",
+    )
+    add("--data", type=existing_file, metavar="FILE", help="pairs of your own, JSON Lines")
+    add(
+        "--prototypes",
+        type=existing_file,
+        metavar="FILE",
+        help="of row and judge ras; see `ras fit`",
+    )
+    add("--resume", type=new_file, metavar="FILE", help="keep answers here, and start from them")
     add("--json", action="store_true", help="print one JSON object on stdout")
-    add("--markdown", type=Path, metavar="FILE", help="also write the tables as Markdown")
-    add("--html", type=Path, metavar="FILE", help="also write a page with bars and pictures")
+    add("--markdown", type=new_file, metavar="FILE", help="also write the tables as Markdown")
+    add("--html", type=new_file, metavar="FILE", help="also write a page with bars and pictures")
     return parser

@@ -16,7 +16,7 @@ from typing import Final
 from PIL import Image
 
 from safecode_guard.bench.paired.items import Exam, Item, about
-from safecode_guard.errors import GuardError
+from safecode_guard.errors import GuardError, likely
 from safecode_guard.tiny import changes, world
 from safecode_guard.tiny.prompts import CAPTION_PROMPT
 from safecode_guard.tiny.scenery import FAMILIES
@@ -89,7 +89,7 @@ def shifts_named(names: str) -> list[str]:
     wanted = [*SHIFTS] if names == "all" else names.split(",")
     for name in wanted:
         if name not in SHIFTS:
-            raise GuardError(f"There is no shift {name!r}.", hint=f"Use {['all', *SHIFTS]}.")
+            raise GuardError(f"There is no shift {name!r}.", hint=likely(name, ["all", *SHIFTS]))
     return list(dict.fromkeys(wanted))
 
 

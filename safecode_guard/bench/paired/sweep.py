@@ -21,9 +21,10 @@ from typing import Any, Final
 import numpy as np
 
 from safecode_guard.bench.ledger import Ledger
+from safecode_guard.bench.options import Parser, at_least, existing_file, model_folder, new_file
 from safecode_guard.bench.paired.asking import MAX_TOKENS, Asker, Judgements, Plan
 from safecode_guard.bench.paired.items import Exam, file_exam, tiny_exam
-from safecode_guard.bench.paired.panel import NAMES, panel, weights_sha256
+from safecode_guard.bench.paired.panel import NAMES, panel, require_judges, weights_sha256
 from safecode_guard.bench.paired.rows import ROWS, Row
 from safecode_guard.bench.paired.scores import mean, score
 from safecode_guard.bench.progress import counting
@@ -224,7 +225,7 @@ def _is_harmless(found: Mapping[str, Found], plain: Found) -> bool:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns its exit code."""
-    options = _parser().parse_args(arguments)
+    options = _parser().parse(arguments)
     found = run(options)
     if options.write:
         write_record(options.model or weights_path("chat"), found.record)
@@ -246,6 +247,7 @@ def run(options: argparse.Namespace) -> Sweep:
     """
     import torch
 
+    require_judges(options.judges)
     torch.set_num_threads(1)
     folder = options.model or weights_path("chat")
     exam = (
@@ -309,22 +311,32 @@ def _cells(trial: Trial) -> list[str]:
     ]
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog=PROGRAM,
         description="Choose a model's values of recipe guarded. The embedded model is tuned on "
         "validation scenes; keep the pairs that you report on out of --data.",
     )
     add = parser.add_argument
-    add("--model", type=Path, metavar="DIR", help="model directory; default: the embedded one")
-    add("--data", type=Path, metavar="FILE", help="pairs of your own, JSON Lines")
+    add(
+        "--model",
+        type=model_folder,
+        metavar="DIR",
+        help="model directory; default: the embedded one",
+    )
+    add("--data", type=existing_file, metavar="FILE", help="pairs of your own, JSON Lines")
     add("--judges", default="same,nano", help=f"of {', '.join(NAMES)}, or model directories")
-    add("--pairs", type=int, default=100, help="pairs of validation scenes (100)")
-    add("--scary", type=int, default=40, help="harmless requests that sound dangerous (40)")
-    add("--looks", type=int, default=60, help="pairs that plain questions are asked about (60)")
-    add("--max-tokens", type=int, default=MAX_TOKENS, help="longest answer (64)")
-    add("--resume", type=Path, metavar="FILE", help="keep answers here, and start from them")
+    add("--pairs", type=at_least(1), default=100, help="pairs of validation scenes (100)")
+    add("--scary", type=at_least(0), default=40, help="harmless requests that sound dangerous (40)")
+    add(
+        "--looks",
+        type=at_least(0),
+        default=60,
+        help="pairs that plain questions are asked about (60)",
+    )
+    add("--max-tokens", type=at_least(1), default=MAX_TOKENS, help="longest answer (64)")
+    add("--resume", type=new_file, metavar="FILE", help="keep answers here, and start from them")
     add("--write", action="store_true", help=f"write the record into the model's {RECORD_FILE}")
-    add("--markdown", type=Path, metavar="FILE", help="also write the table as Markdown")
+    add("--markdown", type=new_file, metavar="FILE", help="also write the table as Markdown")
     add("--json", action="store_true", help="print one JSON object on stdout")
     return parser

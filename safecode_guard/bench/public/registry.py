@@ -20,7 +20,7 @@ from safecode_guard.bench.public.sets.mssbench import MSSBENCH
 from safecode_guard.bench.public.sets.msts import MSTS
 from safecode_guard.bench.public.sets.mtmcs import MTMCS
 from safecode_guard.bench.public.sets.xstest import XSTEST
-from safecode_guard.errors import DataError, GuardError
+from safecode_guard.errors import DataError, GuardError, likely, listed
 
 BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     each.name: each
@@ -35,7 +35,7 @@ def benchmark_named(name: str) -> Benchmark:
         GuardError: If there is none of that name.
     """
     if name not in BENCHMARKS:
-        raise GuardError(f"There is no benchmark {name!r}.", hint=f"Use {sorted(BENCHMARKS)}.")
+        raise GuardError(f"There is no benchmark {name!r}.", hint=likely(name, BENCHMARKS))
     return BENCHMARKS[name]
 
 
@@ -130,7 +130,8 @@ def _looked_through(
             file=str(lacking[0]),
         )
     if not ids or len(ids) == missing:
-        raise DataError(f"There is nothing to ask in {str(folder)!r}.", file=str(folder))
+        named = f" of the parts {listed(only)}" if only else ""
+        raise DataError(f"There is nothing to ask{named} in {str(folder)!r}.", file=str(folder))
     return DataSet(
         benchmark,
         folder,

@@ -18,6 +18,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from safecode_guard.bench.ledger import Ledger
+from safecode_guard.bench.options import (
+    Parser,
+    WrongOption,
+    at_least,
+    existing_file,
+    model_folder,
+    new_file,
+    value_of,
+)
 from safecode_guard.bench.paired.asking import Asker
 from safecode_guard.bench.paired.pace import PLAIN, Line
 from safecode_guard.bench.paired.panel import (
@@ -26,6 +35,7 @@ from safecode_guard.bench.paired.panel import (
     SAME,
     Panelist,
     panel,
+    require_judges,
     weights_record,
 )
 from safecode_guard.bench.paired.rows import ROWS, rows_named
@@ -44,7 +54,8 @@ from safecode_guard.bench.public.measures import (
 )
 from safecode_guard.bench.public.playing import Outcome, Player, require_playable
 from safecode_guard.bench.public.registry import BENCHMARKS, DataSet, benchmark_named, open_data
-from safecode_guard.errors import DataError, GuardError
+from safecode_guard.engines.presence import require_device
+from safecode_guard.errors import GuardError
 from safecode_guard.judges.guard_models import ChatWriter, EngineWriter, Writer
 from safecode_guard.judges.names import address_of
 from safecode_guard.tiny.load import weights_path
@@ -182,14 +193,16 @@ def _named(line: Line) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns its exit code."""
-    options = _parser().parse_args(arguments)
+    options = _parser().parse(arguments)
     if options.list:
         report.show_benchmarks(list(BENCHMARKS.values()))
         return 0
     if not options.benchmark:
-        raise GuardError("Which benchmark?", hint=_USAGE)
-    if benchmark_named(options.benchmark).needs_data and not options.data:
-        raise DataError("Where is its data?", hint=benchmark_named(options.benchmark).hint)
+        raise WrongOption("--benchmark names none.", hint=_USAGE)
+    with value_of("--benchmark"):
+        benchmark = benchmark_named(options.benchmark)
+    if benchmark.needs_data and not options.data:
+        raise WrongOption(f"--data says not where {benchmark.name} lies.", hint=benchmark.hint)
     found = run(options)
     if options.html:
         options.html.write_text(report.page(found.record, found.failures), encoding="utf-8")
@@ -208,8 +221,11 @@ def run(options: argparse.Namespace) -> Found:
     Raises:
         GuardError: If data, a row, a judge, the model or a file is not what it should be.
     """
-    rows = rows_named(options.rows, prototypes=options.prototypes)
-    data = _data(options)
+    with value_of("--rows"):
+        rows = rows_named(options.rows, prototypes=options.prototypes)
+    require_judges(options.judges, prototypes=options.prototypes)
+    require_device(options.device)
+    data, grader = _data(options), _grader(options.grader)
     with ExitStack() as stack:
         ledger = Ledger(options.resume or stack.enter_context(_no_record()))
         model, panelists, weights = _opened(options)
@@ -223,7 +239,7 @@ def run(options: argparse.Namespace) -> Found:
             ledger,
             rows,
             panelists,
-            _grader(options.grader),
+            grader,
             [RUBRICS[name] for name in data.benchmark.rubrics],
         )
         advance = stack.enter_context(counting("Items done:", total=data.count))
@@ -314,8 +330,8 @@ def _write(place: Path, text: str) -> None:
 _USAGE: Final = "--benchmark NAME --data DIR; --list tells the names and where each is to be had."
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog=PROGRAM,
         description="A public benchmark, on data that you have fetched yourself: what is refused "
         "and what is helped with, with and without a guard.",
@@ -328,15 +344,30 @@ def _parser() -> argparse.ArgumentParser:
     add("--judges", default=SAME, help=f"of {', '.join((*NAMES, *COMPOSED))}, or directories")
     add("--grader", metavar="MODEL", help="a directory, or openai:http://host:8000/v1#model")
     add("--parts", metavar="NAMES", help="only these parts of the benchmark, by commas")
-    add("--units", type=int, metavar="N", help="only the first N pairs or entries of each part")
+    add(
+        "--units",
+        type=at_least(1),
+        metavar="N",
+        help="only the first N pairs or entries of each part",
+    )
     add("--skip-missing", action="store_true", help="leave out items that lack a picture")
-    add("--turns", type=int, default=12, help="turns to time each row on; 0: none (12)")
-    add("--max-tokens", type=int, default=MAX_TOKENS, help=f"longest answer ({MAX_TOKENS})")
-    add("--model", type=Path, metavar="DIR", help="model directory; default: the embedded one")
+    add("--turns", type=at_least(0), default=12, help="turns to time each row on; 0: none (12)")
+    add("--max-tokens", type=at_least(1), default=MAX_TOKENS, help=f"longest answer ({MAX_TOKENS})")
+    add(
+        "--model",
+        type=model_folder,
+        metavar="DIR",
+        help="model directory; default: the embedded one",
+    )
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (auto)")
-    add("--prototypes", type=Path, metavar="FILE", help="of row and judge ras; see `ras fit`")
-    add("--resume", type=Path, metavar="FILE", help="keep answers here, and start from them")
-    add("--json", type=Path, metavar="FILE", help="write the record as JSON; - for stdout")
-    add("--markdown", type=Path, metavar="FILE", help="also write the tables as Markdown")
-    add("--html", type=Path, metavar="FILE", help="also write a page, failures first")
+    add(
+        "--prototypes",
+        type=existing_file,
+        metavar="FILE",
+        help="of row and judge ras; see `ras fit`",
+    )
+    add("--resume", type=new_file, metavar="FILE", help="keep answers here, and start from them")
+    add("--json", type=new_file, metavar="FILE", help="write the record as JSON; - for stdout")
+    add("--markdown", type=new_file, metavar="FILE", help="also write the tables as Markdown")
+    add("--html", type=new_file, metavar="FILE", help="also write a page, failures first")
     return parser

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
+from safecode_guard.bench.options import Parser, at_least, existing_file, model_folder, new_file
 from safecode_guard.bench.paired.items import file_exam, tiny_exam
 from safecode_guard.bench.progress import counting
 from safecode_guard.bench.ras.fit import LEAST, examples_of, fitted, moved, separation
@@ -55,7 +56,7 @@ def run(options: argparse.Namespace) -> tuple[Prototypes, Record]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns its exit code."""
-    options = _parser().parse_args(arguments)
+    options = _parser().parse(arguments)
     made, record = run(options)
     made.write(options.out)
     if options.json:
@@ -95,17 +96,27 @@ def _snippet(out: Path) -> str:
     return f'\n[decoding]\nstrategy = "ras"\nprototypes = {json.dumps(str(out))}\n'
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog=PROGRAM,
         description="Make the prototypes of refusal that strategy ras steers towards, and the "
         f"certainty that it steers by, from labelled turns: {LEAST} a side or more.",
     )
     add = parser.add_argument
-    add("--model", type=Path, metavar="DIR", help="the guarded model; default: the embedded one")
-    add("--data", type=Path, metavar="FILE", help="labelled pairs, as for bench paired")
-    add("--pairs", type=int, default=PAIRS, help=f"pairs of the drawn world without it ({PAIRS})")
+    add(
+        "--model",
+        type=model_folder,
+        metavar="DIR",
+        help="the guarded model; default: the embedded one",
+    )
+    add("--data", type=existing_file, metavar="FILE", help="labelled pairs, as for bench paired")
+    add(
+        "--pairs",
+        type=at_least(1),
+        default=PAIRS,
+        help=f"pairs of the drawn world without it ({PAIRS})",
+    )
     add("--seed", type=int, default=1, help="of the choice of scenes and of the draws (1)")
-    add("--out", type=Path, metavar="FILE", required=True, help="write the prototypes here")
+    add("--out", type=new_file, metavar="FILE", required=True, help="write the prototypes here")
     add("--json", action="store_true", help="print one JSON object on stdout")
     return parser

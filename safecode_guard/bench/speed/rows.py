@@ -17,7 +17,7 @@ from safecode_guard.bench.speed.routes import (
     turn_of,
 )
 from safecode_guard.bench.timing import Timing, interleave
-from safecode_guard.errors import GuardError
+from safecode_guard.errors import GuardError, likely
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def chosen(names: Collection[str]) -> list[str]:
     """
     known = [*dict.fromkeys(row.part_of or name for name, row in ROWS.items()), BATCH_GAIN]
     if unknown := sorted(set(names) - set(known)):
-        raise GuardError(f"There are no rows {unknown}.", hint=f"There are {known}.")
+        raise GuardError(f"There is no row {unknown[0]!r}.", hint=likely(unknown[0], known))
     return [name for name in known if not names or name in names]
 
 

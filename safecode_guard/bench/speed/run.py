@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from safecode_guard.bench.options import value_of
 from safecode_guard.bench.speed.llava import reference_llava
 from safecode_guard.bench.speed.overhead import Overheads, measure_overheads
 from safecode_guard.bench.speed.routes import ANSWER_TOKENS, Routes
@@ -37,6 +38,7 @@ from safecode_guard.bench.speed.rows import (
     chosen,
     measured,
 )
+from safecode_guard.engines.presence import require_config, require_reachable
 from safecode_guard.engines.transformers.model import TransformersModel
 
 _RATIOS: Final = ("guided", "turn", "longer_question", "naive")
@@ -150,8 +152,13 @@ def speed(
 ) -> None:
     """Measure what guarding costs, as ratios over plain generate."""
     torch.set_num_threads(1)
-    names = chosen([name.strip() for name in rows.split(",") if name.strip()])
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    with value_of("--rows"):
+        names = chosen([name.strip() for name in rows.split(",") if name.strip()])
+    if model is not None:
+        require_reachable(model)
+        require_config(model)
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("Measuring", total=calls_of(names) * (rounds + 1))
         report = measure(
             _load(model), rounds=rounds, rows=names, on_call=lambda: progress.advance(task)

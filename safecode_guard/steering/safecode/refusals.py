@@ -163,7 +163,7 @@ class RefusalLexicon:
         wanted = tuple(data if languages is None else dict.fromkeys(languages))
         if unknown := sorted(set(wanted) - set(data)):
             raise PolicyError(
-                f"No refusal phrases for {unknown}.",
+                f"There are no refusal phrases for {listed(unknown)}.",
                 hint=f"Use {listed(data)}, and decoding.refusal_phrases for others.",
             )
         chosen = [data[language] for language in wanted]

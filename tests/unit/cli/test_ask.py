@@ -262,6 +262,7 @@ def test_embedded_judges_have_names(tmp_path: Path) -> None:
     assert judge.kind == "local"
     assert judge.model == "light"
     assert folder_of(judge.model) == str(weights_path("light"))
+    (tmp_path / "config.json").write_text("{}")
     other = open_policy(judge=str(tmp_path)).judge
     assert other.kind == "local"
     assert other.model == str(tmp_path)

@@ -143,7 +143,7 @@ def test_rows_are_chosen_by_name():
     assert chosen(["conversation", "turn"]) == ["turn", "conversation"]
     assert chosen([])[-1] == "batch_gain"
     assert calls_of(["conversation", "turn", "batch_gain"]) == 2 + 4 + 3
-    with pytest.raises(GuardError, match="no rows .'trun'"):
+    with pytest.raises(GuardError, match="no row 'trun'"):
         chosen(["trun"])
 
 
