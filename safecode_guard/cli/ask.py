@@ -1,8 +1,9 @@
-"""``safecode-guard ask`` and ``check``: one picture, one question."""
+"""``safecode-guard ask`` and ``check``: pictures, and one question."""
 
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,7 +13,9 @@ from rich.text import Text
 from safecode_guard.cli import screen
 from safecode_guard.cli.exits import EXIT_OF
 from safecode_guard.cli.opening import (
+    animations,
     messages_of,
+    named,
     open_model,
     open_policy,
     require_picture,
@@ -24,7 +27,7 @@ from safecode_guard.cli.options import (
     Device,
     Judge,
     Model,
-    Picture,
+    Pictures,
     PolicyFile,
     Preset,
     Question,
@@ -40,7 +43,7 @@ if TYPE_CHECKING:
 
 
 def ask(
-    image: Picture,
+    images: Pictures,
     question: Question,
     model: Model = None,
     judge: Judge = None,
@@ -55,17 +58,18 @@ def ask(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Ask the plain and the guarded model the same question about a picture."""
-    require_picture(image)
+    """Ask the plain and the guarded model the same question about some pictures."""
+    for image in images:
+        require_picture(image)
     rules = open_policy(policy, preset=preset, judge=judge)
-    messages = messages_of(image, question)
+    messages = messages_of(images, question)
     chat = open_model(model, device=device, max_tokens=max_tokens)
     from safecode_guard.runnables.guard import SafeCoDeGuard
 
     guard = SafeCoDeGuard(model=chat, policy=rules)
-    with screen.working("Asking the plain model ..."):
+    with screen.working("Asking the plain model ..."), named(images):
         plain = timed_answer(chat, messages)
-    with screen.working("Asking the guarded model ..."):
+    with screen.working("Asking the guarded model ..."), named(images):
         guarded = timed_answer(guard, messages, safecode_trace=trace)
     if as_json:
         screen.print_json(
@@ -79,11 +83,13 @@ def ask(
         )
     else:
         _show(question, plain, guarded)
+        if guarded.verdict is not None:
+            _show_animations(images, guarded.verdict)
     raise typer.Exit(guarded.exit_code)
 
 
 def check(
-    image: Picture,
+    images: Pictures,
     question: Question,
     answer: Answer = None,
     tool_call: ToolCall = None,
@@ -94,9 +100,9 @@ def check(
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
-    """Judge a picture and a question, or what follows from them; nothing is answered."""
+    """Judge pictures and a question, or what follows from them; nothing is answered."""
     rules = open_policy(policy, preset=preset, judge=judge)
-    messages = messages_of(image, question)
+    messages = messages_of(images, question)
     call = None if tool_call is None else tool_call_of(tool_call)
     stage: Stage | None = None if answer is None else "output"
     chat = open_model(model, device=device)
@@ -109,6 +115,7 @@ def check(
         screen.print_json(verdict.to_json())
     else:
         screen.out.print(screen.verdict_table(verdict))
+        _show_animations(images, verdict)
     raise typer.Exit(EXIT_OF[verdict.action])
 
 
@@ -154,6 +161,11 @@ def _show(question: str, plain: TimedAnswer, guarded: TimedAnswer) -> None:
         screen.out.print(screen.verdict_table(verdict))
     if guarded.trace:
         screen.out.print(_trace_table(guarded.trace))
+
+
+def _show_animations(images: list[Path], verdict: Verdict) -> None:
+    for line in animations(images, verdict):
+        screen.out.print(screen.printable(line), markup=False)
 
 
 TRACED = {

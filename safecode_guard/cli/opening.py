@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import mimetypes
 import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from safecode_guard.cli import screen
 from safecode_guard.engines.presence import require_config, require_device, require_reachable
-from safecode_guard.errors import ModelError, UnreadableCall, UnreadableImage
+from safecode_guard.errors import ImageError, ModelError, UnreadableCall, UnreadableImage
 from safecode_guard.judges.names import require_model, values_of
 from safecode_guard.policy import LocalJudgeConfig, Policy
 from safecode_guard.settings import SafeCoDeSettings
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
 
     from safecode_guard.runnables.transformers import ChatTransformers
+    from safecode_guard.verdict import Verdict
 
 _CALL: Final = 'Type it like \'{"name": "walk", "args": {"to": "edge"}}\'.'
 
@@ -121,15 +125,54 @@ def tool_call_of(text: str) -> dict[str, Any]:
     return call
 
 
-def messages_of(picture: Path, question: str) -> list[BaseMessage]:
-    """Return the conversation of one picture file and one question."""
-    mime = mimetypes.guess_type(picture.name)[0] or "image/png"
-    return image_messages(picture.read_bytes(), question, mime=mime)
+def messages_of(pictures: Sequence[Path], question: str) -> list[BaseMessage]:
+    """Return the conversation of some picture files and one question."""
+    blocks = [
+        _block(path.read_bytes(), mimetypes.guess_type(path.name)[0] or "image/png")
+        for path in pictures
+    ]
+    return _conversation(blocks, question)
 
 
 def image_messages(data: bytes, question: str, *, mime: str = "image/png") -> list[BaseMessage]:
     """Return the conversation of one encoded picture and one question."""
+    return _conversation([_block(data, mime)], question)
+
+
+def _conversation(blocks: list[dict[str, str]], question: str) -> list[BaseMessage]:
     from langchain_core.messages import HumanMessage
 
-    block = {"type": "image", "base64": base64.b64encode(data).decode(), "mime_type": mime}
-    return [HumanMessage([block, {"type": "text", "text": question}])]
+    return [HumanMessage([*blocks, {"type": "text", "text": question}])]
+
+
+def _block(data: bytes, mime: str) -> dict[str, str]:
+    return {"type": "image", "base64": base64.b64encode(data).decode(), "mime_type": mime}
+
+
+@contextmanager
+def named(pictures: Sequence[Path]) -> Iterator[None]:
+    """Say of an error about a picture which file it is about."""
+    try:
+        yield
+    except ImageError as error:
+        if error.block_index is not None and error.block_index < len(pictures):
+            error.what = f"{pictures[error.block_index].name!r}: {error.what}"
+        raise
+
+
+def animations(pictures: Sequence[Path], verdict: Verdict) -> list[str]:
+    """Return a line on each animated file: how many of its frames were judged."""
+    from PIL import Image, UnidentifiedImageError
+
+    lines = []
+    for path in dict.fromkeys(pictures):
+        try:
+            with Image.open(path) as image:
+                count = getattr(image, "n_frames", 1) if image.format != "MPO" else 1
+        except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
+            continue  # not judged, as the verdict says
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        judged = sum(image.sha256 == sha256 for image in verdict.images) // pictures.count(path)
+        if count > 1:
+            lines.append(f"{path.name}: {judged} of {count} frames were judged")
+    return lines

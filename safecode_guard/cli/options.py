@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,22 +12,34 @@ from safecode_guard.bench.options import why_not_writable
 from safecode_guard.errors import likely
 from safecode_guard.policy import PRESETS
 
-Picture = Annotated[
-    Path,
+Pictures = Annotated[
+    list[Path],
     typer.Argument(
-        metavar="IMAGE", exists=True, dir_okay=False, readable=True, help="A picture file."
+        metavar="IMAGE...", exists=True, dir_okay=False, readable=True, help="Picture files."
     ),
 ]
 
 
 def _asked(question: str) -> str:
+    if question == "-":
+        question = _from_stdin()
     if not question.strip():
         raise typer.BadParameter("nothing is asked.")
     return question
 
 
+def _from_stdin() -> str:
+    try:
+        return sys.stdin.read().strip() if sys.stdin else ""  # None where it is closed
+    except UnicodeDecodeError:
+        raise typer.BadParameter("what stands on the standard input is no text.") from None
+
+
 Question = Annotated[
-    str, typer.Argument(metavar="QUESTION", callback=_asked, help="What is asked about it.")
+    str,
+    typer.Argument(
+        metavar="QUESTION", callback=_asked, help="What is asked; - reads it from stdin."
+    ),
 ]
 Answer = Annotated[
     str | None,

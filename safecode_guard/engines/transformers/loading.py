@@ -101,6 +101,17 @@ def _eos_ids(name: str, config: Any, where: Mapping[str, Any]) -> tuple[int, ...
     return () if ids is None else tuple(ids) if isinstance(ids, list) else (int(ids),)
 
 
+def family_at(name: str) -> Family:
+    """Return the record of a model; reads its configuration and no weights.
+
+    Raises:
+        UnsupportedFamily: If its ``safecode.json`` cannot be read.
+    """
+    from transformers import AutoConfig
+
+    return family_of(AutoConfig.from_pretrained(name), _record(name, {}))
+
+
 def _weights(name: str, *, device: str | None, **options: Any) -> Any:
     from transformers import AutoModelForImageTextToText
 

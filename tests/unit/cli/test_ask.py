@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -247,10 +249,68 @@ def test_a_model_that_does_not_exist_is_a_short_error(picture: Path, tmp_path: P
     assert "Traceback" not in done.output
 
 
+def test_several_pictures_are_asked_about_together(
+    picture: Path, tmp_path: Path, scripted: Callable[..., ScriptedVLM]
+) -> None:
+    scripted(p_unsafe=0.1)
+    other = tmp_path / "other.png"
+    Image.new("RGB", (16, 16), "red").save(other)
+    told = json.loads(run("ask", picture, other, QUESTION, "--json").stdout)
+    sizes = [(image["width"], image["height"]) for image in told["verdicts"][0]["images"]]
+    assert sizes == [(32, 32), (16, 16)]
+
+
+def test_the_question_is_read_from_stdin(
+    picture: Path, scripted: Callable[..., ScriptedVLM]
+) -> None:
+    scripted(p_unsafe=0.1)
+    command = ["ask", str(picture), "-", "--json"]
+    done = CliRunner().invoke(app, command, input=f"{QUESTION}\n")
+    assert json.loads(done.stdout)["question"] == QUESTION
+    for nothing in ("", "\n", b"\xff\xfe"):
+        refused = CliRunner().invoke(app, command, input=nothing)
+        assert (refused.exit_code, refused.stdout) == (2, "")
+        assert "'QUESTION'" in refused.stderr
+
+
+def test_a_closed_stdin_asks_nothing(picture: Path) -> None:
+    command = [sys.executable, "-m", "safecode_guard", "ask", str(picture), "-"]
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&-', "sh", *command], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: Invalid value for 'QUESTION': nothing is asked.\n")
+
+
+@pytest.mark.parametrize("command", ["ask", "check"])
+def test_animated_pictures_say_how_many_frames_were_judged(
+    command: str, picture: Path, tmp_path: Path, scripted: Callable[..., ScriptedVLM]
+) -> None:
+    scripted(p_unsafe=0.1)
+    film = tmp_path / "film.gif"
+    frames = [Image.new("RGB", (16, 16), (0, 20 * i, 0)) for i in range(9)]
+    frames[0].save(film, save_all=True, append_images=frames[1:])
+    done = run(command, picture, film, QUESTION)
+    assert f"film.gif: {Policy().images.max_frames} of 9 frames were judged" in done.stdout
+    assert "picture.png:" not in done.stdout
+
+
+def test_a_picture_that_breaks_the_policys_limits_is_named(
+    picture: Path, tmp_path: Path, scripted: Callable[..., ScriptedVLM]
+) -> None:
+    scripted(p_unsafe=0.1)
+    wide = tmp_path / "wide.png"
+    Image.new("1", (9_000, 9_000)).save(wide)
+    done = run("ask", picture, wide, QUESTION)
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr.startswith("Error: 'wide.png': ")
+    assert "block" not in done.stderr
+
+
 def test_the_mime_type_is_only_a_hint(tmp_path: Path) -> None:
     path = tmp_path / "picture.jpeg"
     Image.new("RGB", (4, 4)).save(path, "JPEG")
-    (message,) = messages_of(path, "Why?")
+    (message,) = messages_of([path], "Why?")
     image, text = message.content
     assert isinstance(image, dict)
     assert image["mime_type"] == "image/jpeg"

@@ -129,6 +129,35 @@ def test_the_policy_as_json(tmp_path: Path) -> None:
     assert validated == {"valid": True, "name": "permissive", "digest": expected.digest()}
 
 
+def test_the_policy_shows_what_is_in_force_with_a_model(tmp_path: Path) -> None:
+    """Policy over the model's record over the recipe's values."""
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text('{"model_type": "llava"}', encoding="utf-8")
+    record = {"schema": 1, "steering": {"alpha": 0.7, "guided_steps": 9}}
+    (model / "safecode.json").write_text(json.dumps(record), encoding="utf-8")
+    file = tmp_path / "p.toml"
+    file.write_text("decoding.alpha = 0.2", encoding="utf-8")
+    told = only_json(run("policy", "show", file, "--effective", "-m", model, "--json"))
+    decoding = told["policy"]["decoding"]
+    assert (decoding["alpha"], decoding["guided_steps"], decoding["top_k"]) == (0.2, 9, 20)
+    assert told["sources"]["policy"] == ["alpha"]
+    assert told["sources"]["model"] == ["guided_steps"]
+    assert "top_k" in told["sources"]["recipe"]
+    shown = run("policy", "show", file, "--effective", "-m", model).stdout
+    assert "# decoding, by model: guided_steps\n" in shown
+    again = tmp_path / "again.yaml"
+    again.write_text(shown, encoding="utf-8")
+    assert SafeCoDeSettings(policy_file=again).policy().decoding.guided_steps == 9
+
+
+def test_a_paper_recipe_is_not_changed_by_the_models_record() -> None:
+    env = {"SAFECODE_DECODING__RECIPE": "paper"}
+    told = only_json(run("policy", "show", "--effective", "--json", env=env))
+    assert told["sources"]["model"] == []
+    assert told["policy"]["decoding"]["normalise"] == "none"
+
+
 def test_the_policy_schema_is_printed() -> None:
     assert only_json(run("policy", "schema")) == Policy.model_json_schema()
 
