@@ -17,7 +17,8 @@ def without_border(image: Image.Image) -> Image.Image | None:
     """Return what stands inside a plain border; None where there is none.
 
     A border is made of whole rows and columns of one colour, on two sides of the picture or more:
-    one side alone may be a sky.
+    one side alone may be a sky. What it leaves has to be a third of the picture each way at least:
+    a smaller thing stands on a ground, and not in a frame.
 
     Args:
         image: An RGB image.
@@ -27,7 +28,15 @@ def without_border(image: Image.Image) -> Image.Image | None:
         return None
     plain = Image.new(image.mode, image.size, colour)
     box = ImageChops.difference(image, plain).getbbox()
-    return image.crop(box) if box else None
+    if box is None or any(
+        3 * left < whole for left, whole in zip(_size(box), image.size, strict=True)
+    ):
+        return None
+    return image.crop(box)
+
+
+def _size(box: tuple[int, int, int, int]) -> tuple[int, int]:
+    return box[2] - box[0], box[3] - box[1]
 
 
 def _colour(image: Image.Image) -> Colour | None:

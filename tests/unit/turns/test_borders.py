@@ -16,7 +16,7 @@ COLOURS = st.tuples(*[st.integers(0, 255)] * 3)
 NOISE = Image.frombytes("RGB", (40, 30), random.Random(1).randbytes(3600))
 
 
-@given(st.tuples(*[st.integers(1, 30)] * 4), COLOURS)
+@given(st.tuples(*[st.integers(1, 20)] * 4), COLOURS)
 def test_a_frame_is_taken_off_to_the_pixel(border: tuple[int, int, int, int], colour) -> None:
     framed = ImageOps.expand(NOISE, border, colour)
     inside = without_border(framed)
@@ -44,6 +44,12 @@ def test_two_sides_of_two_colours_are_a_sky_and_a_floor() -> None:
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (30, 30)])
 def test_a_picture_of_one_colour_is_left_as_it_is(size: tuple[int, int]) -> None:
     assert without_border(Image.new("RGB", size, (7, 7, 7))) is None
+
+
+@pytest.mark.parametrize("border", [(41, 0), (0, 31), (200, 200), (1, 500)])
+def test_a_small_thing_on_a_ground_is_left_where_it_is(border: tuple[int, int]) -> None:
+    """Cut out it could be a line that no model takes as a picture."""
+    assert without_border(ImageOps.expand(NOISE, border, (255, 255, 255))) is None
 
 
 def test_a_border_with_anything_in_it_is_part_of_the_picture() -> None:
