@@ -146,7 +146,7 @@ ABLATIONS: Final = (
     Row(
         "guarded_contrast",
         "guarded without its push",
-        DecodingPolicy(**_NO_PUSH),
+        DecodingPolicy(contrast_below=1.0, **_NO_PUSH),
         judged=False,
     ),
     Row("guarded_modulation", "guarded without its contrast", DecodingPolicy(alpha=0.0)),
@@ -173,13 +173,17 @@ ABLATIONS: Final = (
     Row(
         "contrast_uncut",
         "guarded's second view, alpha 1, nothing cut or rescaled",
-        DecodingPolicy(alpha=1.0, normalise="none", plausibility=0.0, **_NO_PUSH),
+        DecodingPolicy(
+            alpha=1.0, contrast_below=1.0, normalise="none", plausibility=0.0, **_NO_PUSH
+        ),
         judged=False,
     ),
     Row(
         "contrast_cut",
         "the same with a cut at p >= 0.1 of the best",
-        DecodingPolicy(alpha=1.0, normalise="none", plausibility=0.1, **_NO_PUSH),
+        DecodingPolicy(
+            alpha=1.0, contrast_below=1.0, normalise="none", plausibility=0.1, **_NO_PUSH
+        ),
         judged=False,
     ),
     Row("view_paper", "the model sees the paper's noised view", _paper(), judged=False, blind=True),
