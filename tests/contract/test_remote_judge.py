@@ -196,10 +196,10 @@ def test_the_doctor_asks_the_judge(url: str, tmp_path: Path) -> None:
 
 
 def test_the_doctor_says_what_is_wrong_with_it(url: str) -> None:
-    code, report = doctor("-j", "lihgt")
-    assert code == 1
-    assert "no model 'lihgt'" in report["judge"]["error"]
-    assert "'light'" in report["judge"]["hint"]
+    done = CliRunner().invoke(app, ["doctor", "--json", "-j", "lihgt"])
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "no model 'lihgt'" in done.stderr
+    assert "'light'" in done.stderr
     code, report = doctor("-j", f"openai:{url}#another")
     assert (code, report["judge"]["hint"]) == (1, "Check judge.url and judge.model.")
 

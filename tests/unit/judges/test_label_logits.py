@@ -260,7 +260,7 @@ def test_it_is_a_batch_judge_on_its_engine() -> None:
 
 def framed(request: JudgeRequest) -> JudgeRequest:
     image = request.scene.images[0]
-    pixels = ImageOps.expand(image.pixels, 9, (1, 2, 3))
+    pixels = ImageOps.expand(image.pixels, 3, (1, 2, 3))
     scene = replace(request.scene, images=(image.with_pixels(pixels, view="framed"),))
     return replace(request, scene=scene)
 

@@ -12,7 +12,7 @@ import pytest
 from safecode_guard.models.families import GENERIC
 from safecode_guard.policy import DecodingPolicy
 from safecode_guard.steering.factory import make_strategy
-from tests.reference import judging, ras
+from tests.reference import ecso, judging, ras
 from tests.reference import steering as naive
 from tests.unit.steering.contexts import context
 from tests.unit.steering.vocabularies import byte_level
@@ -31,7 +31,9 @@ def test_every_function_named_exists(name):
 def test_every_twin_named_exists():
     twins = {name for row in ROWS for name in re.findall(r"`(\w+)`", row[3])}
     assert len(twins) >= 7
-    assert all(any(hasattr(module, twin) for module in (naive, judging, ras)) for twin in twins)
+    assert all(
+        any(hasattr(module, twin) for module in (naive, judging, ras, ecso)) for twin in twins
+    )
 
 
 def test_the_pages_record_is_what_is_written():
