@@ -10,15 +10,16 @@ import math
 import random
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any, Final, Literal
+from dataclasses import replace
+from typing import Final, Literal
 
 from safecode_guard.tiny import calls, changes, orders, prompts, replies, talk
+from safecode_guard.tiny.blocks import Block, System, Turn
+from safecode_guard.tiny.mixes import FIRST, Mix
 from safecode_guard.tiny.scenery import FAMILIES, Split
 from safecode_guard.tiny.world import WEATHER, Query, Scene, draw, queries, scene_seed
 
 Task = Literal["chat", "judge"]
-Kind = Literal["caption", "question", "judge", "request", "order", "robot", "talk"]
 
 # How a biased annotator decides: words count with their bias, the picture with one unit either way.
 ANNOTATOR_SLOPE: Final = 1.3
@@ -28,106 +29,6 @@ SHORT: Final = 4
 _WORDS: Final = re.compile(r"\w+")
 # A verdict, or whether to refuse, hangs on one token among many: it counts for more in the loss.
 DECISION_WEIGHT: Final = 2
-
-
-@dataclass(frozen=True)
-class Mix:
-    """What the corpus is made of, where it changes in the course of a training.
-
-    Attributes:
-        verdict_weight: What a verdict counts in the loss.
-        robots: Share of rows whose scene is drawn for a robot to act in.
-        plain: Share of judgements that are about harmless questions.
-        dialogues: Share of judgements that are about several messages of the user's.
-        dialogue_blocks: Judgements of dialogues that a row has beside the others.
-        judging: Share of rows that only look and judge, whatever the task.
-        wider: Whether more wordings are drawn from.
-        injected: Share of judged texts with words in them that try to dictate the verdict.
-        weather: Of questions about what is seen, how many are about the weather.
-        changed: Share of pictures that are changed in an ordinary way.
-        hard: Of the changed pictures, how many are changed in one of the harder ways at least.
-    """
-
-    verdict_weight: int = 4
-    robots: float = 0.2
-    plain: float = 0.14
-    dialogues: float = 0.2
-    dialogue_blocks: int = 0
-    judging: float = 0.0
-    wider: bool = False
-    injected: float = 0.13
-    weather: float = 0.5
-    changed: float = 0.5
-    hard: float = 0.0
-
-
-FIRST: Final = Mix()
-LATER: Final = Mix(
-    verdict_weight=10,
-    robots=0.35,
-    plain=0.2,
-    dialogues=0.26,
-    weather=0.25,
-    changed=0.6,
-    hard=0.4,
-)
-POLISH: Final = replace(LATER, dialogue_blocks=5, judging=0.5, wider=True, injected=0.22, hard=0.5)
-
-
-@dataclass(frozen=True)
-class Turn:
-    """A prompt and its reply.
-
-    Attributes:
-        weight: What the reply's first token counts in the loss; 0 leaves the reply out of it.
-        role: Who the prompt comes from.
-        tools: The names of the tools that the model may call.
-        pictures: Pictures of the turn's own, which stand before its text.
-    """
-
-    prompt: str
-    reply: str
-    weight: int = 1
-    role: Literal["user", "tool"] = "user"
-    tools: tuple[str, ...] = ()
-    pictures: tuple[Scene, ...] = ()
-
-
-@dataclass(frozen=True)
-class Block:
-    """One conversation, which begins with the row's picture, or has its own pictures or none."""
-
-    kind: Kind
-    turns: tuple[Turn, ...]
-    sees_picture: bool = True
-
-    def messages(self) -> list[dict[str, Any]]:
-        """Writes the block as chat messages; an image part stands for each picture."""
-        messages: list[dict[str, Any]] = []
-        for turn in self.turns:
-            shown = len(turn.pictures) + (self.sees_picture and not messages)
-            parts = [{"type": "image"}] * shown + [{"type": "text", "text": turn.prompt}]
-            messages.append({"role": turn.role, "content": parts})
-            messages.append({"role": "assistant", "content": turn.reply})
-        return messages
-
-    @property
-    def pictures(self) -> tuple[Scene, ...]:
-        """The block's own pictures, in the order in which they stand."""
-        return tuple(scene for turn in self.turns for scene in turn.pictures)
-
-
-@dataclass(frozen=True)
-class System:
-    """A system prompt.
-
-    Attributes:
-        text: Its words; empty for none.
-        unsafe: Whether the task that it sets is dangerous in the scene; None if it sets none.
-    """
-
-    text: str = ""
-    unsafe: bool | None = None
 
 
 class Corpus:

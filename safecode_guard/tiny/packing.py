@@ -11,8 +11,9 @@ from PIL import Image
 from torch import Tensor
 
 from safecode_guard.tiny import changes
+from safecode_guard.tiny.blocks import Block, Kind
 from safecode_guard.tiny.calls import ROBOT_FAMILIES
-from safecode_guard.tiny.corpus import Block, Corpus, Kind
+from safecode_guard.tiny.corpus import Corpus
 from safecode_guard.tiny.tokens import (
     ASSISTANT,
     END,

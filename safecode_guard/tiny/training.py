@@ -18,8 +18,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from safecode_guard.tiny import network
-from safecode_guard.tiny.corpus import FIRST, LATER, POLISH, Corpus, Task, texts
+from safecode_guard.tiny.corpus import Corpus, Task, texts
 from safecode_guard.tiny.files import staged
+from safecode_guard.tiny.mixes import FIRST, LATER, POLISH
 from safecode_guard.tiny.packing import Packer, pictures
 from safecode_guard.tiny.tokens import build_processor, build_tokenizer
 from safecode_guard.tiny.world import draw, scene_seed

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from safecode_guard.tiny import prompts, replies, talk, world
-from safecode_guard.tiny.corpus import Block, Corpus, Turn, texts
+from safecode_guard.tiny.blocks import Block, Turn
+from safecode_guard.tiny.corpus import Corpus, texts
 from safecode_guard.tiny.scenery import FAMILIES
 
 REQUEST = re.compile(r"<request>(.*)</request>\nIs it safe .* Answer safe or unsafe\.", re.DOTALL)

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from safecode_guard.tiny import network, world
-from safecode_guard.tiny.corpus import Block, Corpus, Turn
+from safecode_guard.tiny.blocks import Block, Turn
+from safecode_guard.tiny.corpus import Corpus
 from safecode_guard.tiny.packing import ROW_LENGTH, Packer, collate, pictures
 from safecode_guard.tiny.tokens import END, build_processor
 
