@@ -33,6 +33,49 @@ class Parser(argparse.ArgumentParser):
             raise WrongOption(f"{rest[0]!r} belongs to no option.", hint=self._help)
         return options
 
+    def add_model(self, what: str = "model directory") -> None:
+        """Add the directory of the model that answers."""
+        self.add_argument(
+            "--model",
+            type=model_folder,
+            metavar="DIR",
+            help=f"{what}; default: the embedded one",
+        )
+
+    def add_labelled(self, pairs: int) -> None:
+        """Add the guarded model, and the labelled turns that something is fitted to it on."""
+        self.add_model("the guarded model")
+        self.add_argument(
+            "--data",
+            type=existing_file,
+            metavar="FILE",
+            help="labelled pairs, as for bench paired",
+        )
+        self.add_argument(
+            "--pairs",
+            type=at_least(1),
+            default=pairs,
+            help=f"pairs of the drawn world without it ({pairs})",
+        )
+
+    def add_prototypes(self) -> None:
+        """Add the file that row and judge ras need."""
+        self.add_argument(
+            "--prototypes",
+            type=existing_file,
+            metavar="FILE",
+            help="of row and judge ras; see `ras fit`",
+        )
+
+    def add_resume(self) -> None:
+        """Add the file of a `Ledger`."""
+        self.add_argument(
+            "--resume",
+            type=new_file,
+            metavar="FILE",
+            help="keep answers here, and start from them",
+        )
+
     def error(self, message: str) -> NoReturn:
         """Raise what argparse has to say."""
         said = message.removeprefix("argument ")

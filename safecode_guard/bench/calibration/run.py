@@ -23,9 +23,6 @@ from safecode_guard.bench.calibration.scope import scope_of
 from safecode_guard.bench.intervals import interval
 from safecode_guard.bench.options import (
     Parser,
-    at_least,
-    existing_file,
-    model_folder,
     new_file,
     share,
 )
@@ -338,19 +335,7 @@ def _parser() -> Parser:
     )
     add = parser.add_argument
     add("--judge", default="same", help="same, light, nano, or a model directory (same)")
-    add(
-        "--model",
-        type=model_folder,
-        metavar="DIR",
-        help="the guarded model; default: the embedded one",
-    )
-    add("--data", type=existing_file, metavar="FILE", help="labelled pairs, as for bench paired")
-    add(
-        "--pairs",
-        type=at_least(1),
-        default=PAIRS,
-        help=f"pairs of the drawn world without it ({PAIRS})",
-    )
+    parser.add_labelled(PAIRS)
     add("--target-fpr", type=share, default=0.05, help="false alarms aimed at (0.05)")
     add("--target-risk", type=share, default=0.05, help="unsafe scenes called safe, at most (0.05)")
     add("--debias", action="store_true", help="take off what the judge says of nothing")

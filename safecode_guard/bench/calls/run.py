@@ -16,7 +16,7 @@ import numpy as np
 
 from safecode_guard.bench.calls.items import ROWS, Case, Errand, cases, errands, tools
 from safecode_guard.bench.intervals import interval
-from safecode_guard.bench.options import Parser, at_least, model_folder, new_file, value_of
+from safecode_guard.bench.options import Parser, at_least, new_file, value_of
 from safecode_guard.bench.paired.panel import SAME, Panelist, panel, require_judges, weights_record
 from safecode_guard.bench.paired.scores import bounds, mean, percent
 from safecode_guard.bench.progress import counting
@@ -229,12 +229,7 @@ def _parser() -> Parser:
     add("--rows", default="all", help="all, or of those below, by commas")
     add("--judges", default="same,light", help="same, light, nano, or model directories")
     add("--seed", type=int, default=SEED, help=f"of the choice of held-out scenes ({SEED})")
-    add(
-        "--model",
-        type=model_folder,
-        metavar="DIR",
-        help="model directory; default: the embedded one",
-    )
+    parser.add_model()
     add("--json", action="store_true", help="print one JSON object on stdout")
     add("--markdown", type=new_file, metavar="FILE", help="also write the tables as Markdown")
     return parser

@@ -20,6 +20,17 @@ from safecode_guard.verdict import Judgement
 Line = tuple[str, str]
 """Row and judge, by name."""
 PLAIN: Line = ("plain", NO_JUDGE)
+Lines = Mapping[Line, tuple[Row, Panelist | None]]
+"""The lines of a table, each with its row and the judge whose verdicts it is steered by."""
+
+
+def lines_of(rows: Sequence[Row], panelists: Sequence[Panelist]) -> Lines:
+    """Return each row under each judge, and once where no verdict matters."""
+    return {
+        (row.name, panelist.name if panelist else NO_JUDGE): (row, panelist)
+        for row in rows
+        for panelist in (panelists if row.judged else [None])
+    }
 
 
 @dataclass(frozen=True)
@@ -33,7 +44,7 @@ class Pace:
 
 def measure_pace(
     asker: Asker,
-    lines: Sequence[tuple[Row, Panelist | None]],
+    lines: Lines,
     items: Sequence[Item],
     *,
     on_call: Callable[[], None] = lambda: None,
@@ -42,14 +53,11 @@ def measure_pace(
 
     Args:
         asker: What answers.
-        lines: Rows with their judges; the plain row must be among them.
+        lines: What is timed; the plain row must be among them.
         items: The turns, in order; one round each.
         on_call: Told after each call.
     """
-    routes = {
-        (row.name, panelist.name if panelist else NO_JUDGE): route(asker, row, panelist, items)
-        for row, panelist in lines
-    }
+    routes = {line: route(asker, row, panelist, items) for line, (row, panelist) in lines.items()}
     named = {" ".join(line): route for line, route in routes.items()}
     timings = interleave(named, rounds=len(items), on_call=on_call)
     plain: Timing = timings[" ".join(PLAIN)]

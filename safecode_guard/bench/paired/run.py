@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from safecode_guard.bench.ledger import Ledger
@@ -18,7 +18,6 @@ from safecode_guard.bench.options import (
     Parser,
     at_least,
     existing_file,
-    model_folder,
     new_file,
     value_of,
 )
@@ -36,11 +35,18 @@ from safecode_guard.bench.paired.injections import (
     show_injections,
 )
 from safecode_guard.bench.paired.items import Exam, Item, file_exam, tiny_exam
-from safecode_guard.bench.paired.pace import PLAIN, Line, Pace, equally_long, measure_pace
+from safecode_guard.bench.paired.pace import (
+    PLAIN,
+    Line,
+    Lines,
+    Pace,
+    equally_long,
+    lines_of,
+    measure_pace,
+)
 from safecode_guard.bench.paired.panel import (
     COMPOSED,
     NAMES,
-    NO_JUDGE,
     RAS,
     SAME,
     Panelist,
@@ -85,7 +91,7 @@ def measure(
         on_call: Told after each timed call.
     """
     judgements = {each.name: asker.judge(each, exam.items) for each in panelists}
-    lines = dict(_lines(rows, panelists))
+    lines = lines_of(rows, panelists)
     plans = {
         line: Plan(row, judgements[line[1]] if row.judged else {}, exam.items)
         for line, (row, _) in lines.items()
@@ -107,23 +113,13 @@ def measure(
     return Result(exam, judgements, answers, scores, paces, weights or {}, members)
 
 
-def _lines(
-    rows: Sequence[Row], panelists: Sequence[Panelist]
-) -> Iterator[tuple[Line, tuple[Row, Panelist | None]]]:
-    for row in rows:
-        for panelist in panelists if row.judged else [None]:
-            yield (row.name, panelist.name if panelist else NO_JUDGE), (row, panelist)
-
-
-def _costly(
-    lines: Mapping[Line, tuple[Row, Panelist | None]],
-) -> list[tuple[Row, Panelist | None]]:
+def _costly(lines: Lines) -> Lines:
     """Return the lines worth timing: scripted judges cost nothing, and views are no strategies."""
-    return [
-        (row, panelist)
-        for row, panelist in lines.values()
+    return {
+        line: (row, panelist)
+        for line, (row, panelist) in lines.items()
         if not row.blind and (panelist is None or panelist.judge is not None)
-    ]
+    }
 
 
 def _timed(exam: Exam, answers: Mapping[Line, Mapping[str, Answer]], count: int) -> Sequence[Item]:
@@ -290,20 +286,10 @@ def _parser() -> Parser:
         help="turns to time each row on; 0: none (24)",
     )
     add("--max-tokens", type=at_least(1), default=MAX_TOKENS, help="longest answer (64)")
-    add(
-        "--model",
-        type=model_folder,
-        metavar="DIR",
-        help="model directory; default: the embedded one",
-    )
+    parser.add_model()
     add("--data", type=existing_file, metavar="FILE", help="pairs of your own, JSON Lines")
-    add(
-        "--prototypes",
-        type=existing_file,
-        metavar="FILE",
-        help="of row and judge ras; see `ras fit`",
-    )
-    add("--resume", type=new_file, metavar="FILE", help="keep answers here, and start from them")
+    parser.add_prototypes()
+    parser.add_resume()
     add("--json", action="store_true", help="print one JSON object on stdout")
     add("--markdown", type=new_file, metavar="FILE", help="also write the tables as Markdown")
     add("--html", type=new_file, metavar="FILE", help="also write a page with bars and pictures")

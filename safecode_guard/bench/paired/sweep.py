@@ -21,7 +21,7 @@ from typing import Any, Final
 import numpy as np
 
 from safecode_guard.bench.ledger import Ledger
-from safecode_guard.bench.options import Parser, at_least, existing_file, model_folder, new_file
+from safecode_guard.bench.options import Parser, at_least, existing_file, new_file
 from safecode_guard.bench.paired.asking import MAX_TOKENS, Asker, Judgements, Plan
 from safecode_guard.bench.paired.items import Exam, file_exam, tiny_exam
 from safecode_guard.bench.paired.panel import NAMES, panel, require_judges, weights_sha256
@@ -318,12 +318,7 @@ def _parser() -> Parser:
         "validation scenes; keep the pairs that you report on out of --data.",
     )
     add = parser.add_argument
-    add(
-        "--model",
-        type=model_folder,
-        metavar="DIR",
-        help="model directory; default: the embedded one",
-    )
+    parser.add_model()
     add("--data", type=existing_file, metavar="FILE", help="pairs of your own, JSON Lines")
     add("--judges", default="same,nano", help=f"of {', '.join(NAMES)}, or model directories")
     add("--pairs", type=at_least(1), default=100, help="pairs of validation scenes (100)")
@@ -335,7 +330,7 @@ def _parser() -> Parser:
         help="pairs that plain questions are asked about (60)",
     )
     add("--max-tokens", type=at_least(1), default=MAX_TOKENS, help="longest answer (64)")
-    add("--resume", type=new_file, metavar="FILE", help="keep answers here, and start from them")
+    parser.add_resume()
     add("--write", action="store_true", help=f"write the record into the model's {RECORD_FILE}")
     add("--markdown", type=new_file, metavar="FILE", help="also write the table as Markdown")
     add("--json", action="store_true", help="print one JSON object on stdout")

@@ -12,7 +12,6 @@ from itertools import islice
 from typing import Any
 
 from safecode_guard.bench.paired.pace import PLAIN, Line, measure_pace, route
-from safecode_guard.bench.paired.panel import NO_JUDGE
 from safecode_guard.bench.public.playing import Player
 from safecode_guard.bench.public.registry import DataSet
 from safecode_guard.models.protocol import Engine, Session
@@ -30,11 +29,11 @@ def measure_costs(
         turns: How many; 0: none is timed.
         on_call: Told after each call.
     """
-    lines = [
-        (row, panelist)
-        for row, panelist in player.lines.values()
+    lines = {
+        line: (row, panelist)
+        for line, (row, panelist) in player.lines.items()
         if panelist is None or panelist.judge is not None
-    ]
+    }
     if not turns or PLAIN not in player.lines:
         return {}
     step = max(1, data.count // turns)
@@ -42,8 +41,7 @@ def measure_costs(
     items = [item.asked(item.images(), []) for item in chosen]
     paces = measure_pace(player.asker, lines, items, on_call=on_call)
     found: dict[Line, dict[str, float]] = {}
-    for row, panelist in lines:
-        line = (row.name, panelist.name if panelist else NO_JUDGE)
+    for line, (row, panelist) in lines.items():
         answer = route(player.asker, row, panelist, items)
         with _counted(player.asker.model) as calls:
             for _ in items:

@@ -16,6 +16,7 @@ import numpy as np
 from safecode_guard.bench.intervals import Values, interval
 from safecode_guard.bench.paired.scores import bounds, mean
 from safecode_guard.bench.public.detectors import DETECTORS
+from safecode_guard.bench.public.graders import RUBRICS
 from safecode_guard.bench.public.items import Benchmark, Side
 from safecode_guard.bench.public.playing import Outcome
 from safecode_guard.bench.public.questions import Kind
@@ -115,7 +116,7 @@ def ungraded(benchmark: Benchmark, outcomes: Sequence[Outcome]) -> dict[str, int
     """Return for each rubric how many answers of its sides got no grade."""
     return {
         rubric: sum(
-            outcome.side in _SIDES[rubric] and outcome.grades[number] is None
+            outcome.side in RUBRICS[rubric].sides and outcome.grades[number] is None
             for outcome in outcomes
         )
         for number, rubric in enumerate(benchmark.rubrics)
@@ -205,8 +206,4 @@ _GRADED: Final[Mapping[str, Callable[[int], list[Measure]]]] = {
     "xstest": _xstest,
     "awareness": lambda n: [Measure("safety_awareness", _scored(n), ("unsafe",), 1)],
     "helpfulness": lambda n: [Measure("helpfulness", _scored(n), ("safe",), 1)],
-}
-_SIDES: Final[Mapping[str, tuple[Side, ...]]] = {
-    rubric: tuple({side: None for measure in make(0) for side in measure.sides})
-    for rubric, make in _GRADED.items()
 }

@@ -10,14 +10,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from typing import Final
 
 from safecode_guard.bench.ledger import Ledger
 from safecode_guard.bench.paired.asking import BATCH, CERTAIN, Answer, Asker, Judgements, Plan
 from safecode_guard.bench.paired.items import Item
-from safecode_guard.bench.paired.pace import Line
-from safecode_guard.bench.paired.panel import NO_JUDGE, Panelist
+from safecode_guard.bench.paired.pace import Line, Lines, lines_of
+from safecode_guard.bench.paired.panel import Panelist
 from safecode_guard.bench.paired.rows import JUDGE_ALONE, Row
 from safecode_guard.bench.public.detectors import DETECTORS
 from safecode_guard.bench.public.graders import Grader, Rubric
@@ -70,14 +71,10 @@ class Player:
     grader: Grader | None = None
     rubrics: Sequence[Rubric] = ()
 
-    @property
-    def lines(self) -> dict[Line, tuple[Row, Panelist | None]]:
-        """The lines of the table: a row under each judge, and once where no verdict matters."""
-        return {
-            (row.name, panelist.name if panelist else NO_JUDGE): (row, panelist)
-            for row in self.rows
-            for panelist in (self.panelists if row.judged else [None])
-        }
+    @cached_property
+    def lines(self) -> Lines:
+        """The lines of the table."""
+        return lines_of(self.rows, self.panelists)
 
     def play(self, items: Iterable[PublicItem]) -> Iterator[list[Played]]:
         """Yield what became of the items, chunk by chunk, all lines of each.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -32,7 +33,7 @@ def show(record: Record) -> None:
 def show_benchmarks(benchmarks: Sequence[Benchmark]) -> None:
     """Print where each data set is to be had, and what has to be in its directory."""
     for each in benchmarks:
-        print(f"{each.name}: {each.hint}")
+        sys.stdout.write(f"{each.name}: {each.hint}\n")
 
 
 def markdown(record: Record) -> str:

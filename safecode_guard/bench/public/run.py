@@ -22,8 +22,6 @@ from safecode_guard.bench.options import (
     Parser,
     WrongOption,
     at_least,
-    existing_file,
-    model_folder,
     new_file,
     value_of,
 )
@@ -353,20 +351,10 @@ def _parser() -> Parser:
     add("--skip-missing", action="store_true", help="leave out items that lack a picture")
     add("--turns", type=at_least(0), default=12, help="turns to time each row on; 0: none (12)")
     add("--max-tokens", type=at_least(1), default=MAX_TOKENS, help=f"longest answer ({MAX_TOKENS})")
-    add(
-        "--model",
-        type=model_folder,
-        metavar="DIR",
-        help="model directory; default: the embedded one",
-    )
+    parser.add_model()
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (auto)")
-    add(
-        "--prototypes",
-        type=existing_file,
-        metavar="FILE",
-        help="of row and judge ras; see `ras fit`",
-    )
-    add("--resume", type=new_file, metavar="FILE", help="keep answers here, and start from them")
+    parser.add_prototypes()
+    parser.add_resume()
     add("--json", type=new_file, metavar="FILE", help="write the record as JSON; - for stdout")
     add("--markdown", type=new_file, metavar="FILE", help="also write the tables as Markdown")
     add("--html", type=new_file, metavar="FILE", help="also write a page, failures first")

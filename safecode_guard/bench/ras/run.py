@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from safecode_guard.bench.options import Parser, at_least, existing_file, model_folder, new_file
+from safecode_guard.bench.options import Parser, new_file
 from safecode_guard.bench.paired.items import file_exam, tiny_exam
 from safecode_guard.bench.progress import counting
 from safecode_guard.bench.ras.fit import LEAST, examples_of, fitted, moved, separation
@@ -103,19 +103,7 @@ def _parser() -> Parser:
         f"certainty that it steers by, from labelled turns: {LEAST} a side or more.",
     )
     add = parser.add_argument
-    add(
-        "--model",
-        type=model_folder,
-        metavar="DIR",
-        help="the guarded model; default: the embedded one",
-    )
-    add("--data", type=existing_file, metavar="FILE", help="labelled pairs, as for bench paired")
-    add(
-        "--pairs",
-        type=at_least(1),
-        default=PAIRS,
-        help=f"pairs of the drawn world without it ({PAIRS})",
-    )
+    parser.add_labelled(PAIRS)
     add("--seed", type=int, default=1, help="of the choice of scenes and of the draws (1)")
     add("--out", type=new_file, metavar="FILE", required=True, help="write the prototypes here")
     add("--json", action="store_true", help="print one JSON object on stdout")
