@@ -51,10 +51,6 @@ def spec(rng: random.Random) -> PairSpec:
     )
 
 
-def twin_of(main: PairSpec) -> PairSpec:
-    return replace(main, role="twin", cover=None)
-
-
 def logits(seed: int, role: str, tokens: list[int]) -> Tensor:
     """Return what the model says after some tokens, float32 [SIZE]; never halt or seal."""
     generator = torch.Generator().manual_seed(hash((seed, role == "twin", *tokens)) % 2**31)
@@ -131,10 +127,10 @@ class Engine:
         self.batch = Batch()
         begins = 0 if calm or rng.random() < 0.7 else rng.randrange(3)
         self.main = Request(main, LENGTH, 0)
-        self.twin = Request(twin_of(main), main.longest + 1, begins)
+        self.twin = Request(main.twin, main.longest + 1, begins)
         self.requests = [self.main, self.twin]
         if not calm and rng.random() < 0.15:
-            forged = replace(main, role="main") if rng.random() < 0.5 else twin_of(main)
+            forged = replace(main, role="main") if rng.random() < 0.5 else main.twin
             self.requests.append(Request(forged, LENGTH, rng.randrange(6)))
         if not calm and rng.random() < 0.1:
             rng.choice(self.requests).gone = True

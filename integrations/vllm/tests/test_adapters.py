@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from engine import COVER, EOS, HALT, SEAL, SIZE, in_process, logits, spec, twin_of
+from engine import COVER, EOS, HALT, SEAL, SIZE, in_process, logits, spec
 from safecode_guard_vllm import v1, v2
 from safecode_guard_vllm.scheduler import AsyncPairScheduler, PairScheduler
 from vllm.v1.sample.logits_processor import MoveDirectionality
@@ -29,7 +29,7 @@ def whole_spec() -> PairSpec:
 
 
 MAIN = whole_spec()
-TWIN = twin_of(MAIN)
+TWIN = MAIN.twin
 GUIDED, _ = in_process(MAIN, SEED)
 
 

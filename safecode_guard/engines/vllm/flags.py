@@ -7,8 +7,6 @@ import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -69,8 +67,7 @@ def installed(python: Path | None = None) -> Installed:
     Raises:
         PolicyError: If the interpreter cannot be run.
     """
-    if python is None or python == Path(sys.executable):
-        return Installed(_version(), find_spec(PLUGIN) is not None)
+    python = python or Path(sys.executable)
     try:
         done = subprocess.run(
             [str(python), "-c", _LOOK], capture_output=True, text=True, check=True, timeout=60
@@ -107,12 +104,3 @@ def serving_line(model: str, *, asynchronous: bool = True) -> str:
     """
     command = shlex.join(["vllm", "serve", model, *flags(asynchronous=asynchronous)])
     return f"VLLM_USE_V2_MODEL_RUNNER=0 {command}"
-
-
-def _version() -> str | None:
-    for name in _DISTRIBUTIONS:
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            continue
-    return None

@@ -16,7 +16,7 @@ from typing import Final
 
 from safecode_guard.engines.vllm.prompt import Prompt
 from safecode_guard.engines.vllm.replies import Reply
-from safecode_guard.engines.vllm.requests import Fields
+from safecode_guard.engines.vllm.requests import Fields, of_main, of_twin
 from safecode_guard.errors import ModelUnavailable, SteeringUnproven, UnsupportedGeneration
 from safecode_guard.models.protocol import FinishReason
 from safecode_guard.steering.pairs.acceptance import Certified, Sealed, Unproven, accept
@@ -57,7 +57,7 @@ class Specs:
         if guidance.most > MOST_STEPS:
             raise UnsupportedGeneration(
                 f"A server guides at most {MOST_STEPS} tokens, not {guidance.most}.",
-                hint="Lower decoding.guided_steps and decoding.most_guided_steps.",
+                hint="Lower decoding.guided_steps and decoding.most_steps.",
             )
         return PairSpec(
             pair=secrets.token_hex(16),
@@ -166,8 +166,7 @@ class _Halves:
 
     async def _read_main(self, *, live: bool) -> None:
         spec, answer = self._spec, self._answer
-        fields = answer.fields(answer.budget - len(self._written))
-        fields |= {"stop_token_ids": [spec.halt]}
+        fields = of_main(answer.fields(answer.budget - len(self._written)), spec)
         pieces = answer.main.answer(fields, spec, written=self._written, live=live)
         try:
             async with aclosing(pieces):
@@ -178,14 +177,10 @@ class _Halves:
 
     async def _read_twin(self) -> tuple[int, ...]:
         spec = self._spec
-        fields = self._answer.fields(spec.longest + 1)
-        fields |= {"stop_token_ids": [spec.halt, spec.seal], "ignore_eos": True}
-        fields.pop("stop", None)
-        twin = replace(spec, role="twin", cover=None)
+        fields = of_twin(self._answer.fields(spec.longest + 1), spec)
+        twin = self._answer.twin.answer(fields, spec.twin, written=self._written)
         tokens: tuple[int, ...] = ()
-        async with aclosing(
-            self._answer.twin.answer(fields, twin, written=self._written)
-        ) as pieces:
+        async with aclosing(twin) as pieces:
             async for piece in pieces:
                 tokens += piece.tokens
         return tokens

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from safecode_guard.engines.vllm.prompt import Prompt
 from safecode_guard.engines.vllm.replies import Reply
-from safecode_guard.engines.vllm.requests import greedy
+from safecode_guard.engines.vllm.requests import greedy, of_main, of_twin
 from safecode_guard.errors import SteeringUnproven
 from safecode_guard.models.protocol import Sampling
 from safecode_guard.steering.pairs.acceptance import Certified, Sealed, accept
@@ -58,11 +57,9 @@ async def _answers(engine: VLLMEngine, spec: PairSpec) -> tuple[Reply, Reply]:
     prompt = Prompt(
         engine.client, lambda: engine.writer.conversation(_ASKED), headers=engine.pinned(0)
     )
-    twin = fields | {"stop_token_ids": [spec.halt, spec.seal], "ignore_eos": True}
-    main = fields | {"stop_token_ids": [spec.halt]}
     halves = [
-        asyncio.ensure_future(anext(prompt.answer(main, spec))),
-        asyncio.ensure_future(anext(prompt.answer(twin, replace(spec, role="twin", cover=None)))),
+        asyncio.ensure_future(anext(prompt.answer(of_main(fields, spec), spec))),
+        asyncio.ensure_future(anext(prompt.answer(of_twin(fields, spec), spec.twin))),
     ]
     try:
         first, second = await asyncio.gather(*halves)

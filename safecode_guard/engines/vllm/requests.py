@@ -11,6 +11,7 @@ from typing import Any, Final
 from safecode_guard.engines.transformers.rendering import map_strings
 from safecode_guard.errors import UnsupportedGeneration
 from safecode_guard.models.protocol import Sampling, Tool
+from safecode_guard.steering.pairs.spec import PairSpec
 from safecode_guard.turns.turn import ImagePart, Turn, TurnMessage
 
 MOST_SCORES: Final = 128
@@ -92,7 +93,7 @@ def plain(sampling: Sampling, *, budget: int) -> Fields:
         "stop": list(sampling.stop) or None,
     }
     drawn = {name: value for name, value in given.items() if value is not None}
-    return drawn | {"max_tokens": budget, "return_token_ids": True}
+    return drawn | {"max_tokens": budget}
 
 
 def greedy(sampling: Sampling, *, budget: int) -> Fields:
@@ -108,6 +109,16 @@ def greedy(sampling: Sampling, *, budget: int) -> Fields:
             hint="Set temperature=0, or guard a ChatTransformers.",
         )
     return {"temperature": 0.0, "repetition_penalty": 1.0, "max_tokens": budget}
+
+
+def of_main(fields: Fields, spec: PairSpec) -> Fields:
+    """Return how the main of a pair is drawn: as the answer is, up to where the pair parts."""
+    return fields | {"stop_token_ids": [spec.halt]}
+
+
+def of_twin(fields: Fields, spec: PairSpec) -> Fields:
+    """Return how the twin of a pair is drawn: through the answer's end, up to the seal."""
+    return fields | {"stop_token_ids": [spec.halt, spec.seal], "ignore_eos": True}
 
 
 def label_fields(tokens: Sequence[int]) -> Fields:

@@ -86,6 +86,11 @@ class PairSpec:
         return replace(self, role="main", cover=None)
 
     @property
+    def twin(self) -> PairSpec:
+        """The other half's spec: the same without what is pushed."""
+        return replace(self, role="twin", cover=None)
+
+    @property
     def longest(self) -> int:
         """Tokens that can be guided at most, the lead before the first word included."""
         return self.most + (self.cover.lead if self.cover else 0)
