@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from safecode_guard.cli import screen
-from safecode_guard.engines.presence import require_config, require_device, require_reachable
+from safecode_guard.engines.presence import require_device, require_model_at
 from safecode_guard.errors import ImageError, ModelError, UnreadableCall, UnreadableImage
 from safecode_guard.judges.names import require_model, values_of
 from safecode_guard.policy import LocalJudgeConfig, Policy
@@ -43,8 +43,7 @@ def open_model(
     """
     require_device(device)
     if name is not None:
-        require_reachable(name)
-        require_config(name)
+        require_model_at(name)
     with screen.working(f"Loading {name or 'the embedded tiny model'} ..."):
         from transformers.utils.logging import disable_progress_bar
 
@@ -171,8 +170,8 @@ def animations(pictures: Sequence[Path], verdict: Verdict) -> list[str]:
                 count = getattr(image, "n_frames", 1) if image.format != "MPO" else 1
         except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
             continue  # not judged, as the verdict says
-        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-        judged = sum(image.sha256 == sha256 for image in verdict.images) // pictures.count(path)
         if count > 1:
+            sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+            judged = sum(image.sha256 == sha256 for image in verdict.images) // pictures.count(path)
             lines.append(f"{path.name}: {judged} of {count} frames were judged")
     return lines

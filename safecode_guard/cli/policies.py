@@ -12,7 +12,7 @@ import yaml
 from safecode_guard.cli import screen
 from safecode_guard.cli.opening import open_policy
 from safecode_guard.cli.options import AsJson, Model, Preset
-from safecode_guard.engines.presence import require_config, require_reachable
+from safecode_guard.engines.presence import require_model_at
 from safecode_guard.policy import DecodingPolicy, Policy
 
 policy_app = typer.Typer(help="Show, describe and validate policies.", no_args_is_help=True)
@@ -73,8 +73,7 @@ def in_force(
         ModelError: If there is no such model.
     """
     if model is not None:
-        require_reachable(model)
-        require_config(model)
+        require_model_at(model)
     # behind a door: they load transformers
     from safecode_guard.engines.transformers.loading import family_at
     from safecode_guard.steering.safecode.parameters import resolve

@@ -49,12 +49,13 @@ def require_reachable(name: str) -> None:
         )
 
 
-def require_config(name: str) -> None:
-    """Refuse a directory that no model was saved in.
+def require_model_at(name: str) -> None:
+    """Refuse a model that cannot be had, and a directory that no model was saved in.
 
     Raises:
-        ModelError: If it has no config.json.
+        ModelError: As `require_reachable`, or if the directory has no config.json.
     """
+    require_reachable(name)
     if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
         raise ModelError(
             f"The directory {name!r} holds no model: it has no config.json.",

@@ -145,14 +145,14 @@ def _requests(turn: Turn, most: int) -> list[str]:
     texts: list[str] = []
     for count, (request, offer) in enumerate(_exchanges(turn), 1):
         texts.append(request)
-        most += is_short(request)
+        most += _is_short(request)
         if count >= min(most, FURTHEST):
             break
-        texts += [offer] if is_short(request) else []
+        texts += [offer] if _is_short(request) else []
     return [text for text in reversed(texts) if text]
 
 
-def is_short(request: str) -> bool:
+def _is_short(request: str) -> bool:
     """Return whether a request may merely confirm what was said before it.
 
     A question of three words or four does not: "Where do I start?" accepts no offer.

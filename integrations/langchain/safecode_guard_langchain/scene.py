@@ -34,8 +34,6 @@ _callers: ContextVar[tuple[tuple[BaseMessage, ...], ...]] = ContextVar(
 
 _USERS: Final = (HumanMessage, ChatMessage)
 
-"""Earlier requests that a bare confirmation may reach back over, with its own."""
-
 
 @contextmanager
 def within_scene(messages: Conversation) -> Iterator[None]:

@@ -38,7 +38,7 @@ from safecode_guard.bench.speed.rows import (
     chosen,
     measured,
 )
-from safecode_guard.engines.presence import require_config, require_reachable
+from safecode_guard.engines.presence import require_model_at
 from safecode_guard.engines.transformers.model import TransformersModel
 
 _RATIOS: Final = ("guided", "turn", "longer_question", "naive")
@@ -155,8 +155,7 @@ def speed(
     with value_of("--rows"):
         names = chosen([name.strip() for name in rows.split(",") if name.strip()])
     if model is not None:
-        require_reachable(model)
-        require_config(model)
+        require_model_at(model)
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("Measuring", total=calls_of(names) * (rounds + 1))
